@@ -1,0 +1,70 @@
+# The commands of this project; `make help` lists them.
+
+PYTHON ?= python3
+BIN := .venv/bin
+MANAGE := $(BIN)/python manage.py
+
+.PHONY: help run dev test check fix migrate migrate-create migrate-rollback docs lock clean
+
+help: ## What can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+
+run: .venv/installed migrate ## Install, migrate, seed in development, and serve
+	@$(MANAGE) welcome
+	@exec $(BIN)/gunicorn -c python:chatstore.gunicorn chatstore.wsgi
+
+dev: .venv/installed migrate ## The same, starting again at every change of the code
+	@$(MANAGE) welcome
+	@exec $(BIN)/gunicorn -c python:chatstore.gunicorn --reload chatstore.wsgi
+
+test: .venv/installed-dev ## Every test, on SQLite and on a PostgreSQL started for it
+	$(BIN)/python -m pytest --database sqlite
+	$(BIN)/python -m pytest --database postgresql
+
+check: .venv/installed-dev ## Lint, types, missing migrations, drift of what is generated
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(MANAGE) makemigrations --check --dry-run
+	$(MANAGE) generated --check
+
+fix: .venv/installed-dev ## Format, and write again what is generated
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(MANAGE) generated
+
+migrate: .venv/installed ## Bring the database to the newest schema, without a statement timeout
+	@DB_STATEMENT_TIMEOUT=0 $(MANAGE) migrate --noinput --verbosity 0
+
+migrate-create: .venv/installed ## Write the migrations that the models need (NAME=add_something)
+	$(MANAGE) makemigrations $(if $(NAME),--name $(NAME))
+
+migrate-rollback: .venv/installed ## Back to an earlier migration (APP=conversations TO=0001, or TO=zero)
+	DB_STATEMENT_TIMEOUT=0 $(MANAGE) migrate $(APP) $(TO)
+
+lock: .venv/installed-dev ## Choose versions again, with hashes
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-emit-index-url \
+		--custom-compile-command "make lock" requirements.in --output-file requirements.txt
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-emit-index-url \
+		--custom-compile-command "make lock" requirements-dev.in --constraint requirements.txt \
+		--output-file requirements-dev.txt
+
+clean: ## Remove the environment and the caches; the database stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv --clear .venv >/dev/null || { rm -rf .venv; \
+		echo "Python cannot make environments here. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+
+.venv/installed: .venv/bin/pip requirements.txt
+	@echo "Installing into .venv ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	@echo "Installing the tools of the tests into .venv ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

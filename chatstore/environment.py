@@ -1,0 +1,208 @@
+"""The settings an operator can change, read from the environment and from `.env`.
+
+Each field's description is the one source of `.env.example` and of the table in
+`docs/operations.md` (`manage.py settingsdocs` writes both; a test holds them to it).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import dj_database_url
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DEVELOPMENT_SECRET_KEY = "development-only-secret-key-never-use-it-where-others-can-reach-you"  # noqa: S105
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+class Environment(BaseSettings):
+    """What the environment says, typed. A value of the wrong type raises pydantic's ValidationError,
+    which names the variable and, since values may be secrets, never repeats them."""
+
+    model_config = SettingsConfigDict(
+        env_file=BASE_DIR / ".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        frozen=True,
+    )
+
+    env: Literal["development", "staging", "production"] = Field(
+        "development",
+        description="Where this runs. Outside development the unsafe defaults are refused at start.",
+    )
+    debug: bool = Field(False, description="Django's debug pages. Refused outside development.")
+    secret_key: SecretStr | None = Field(
+        None,
+        description="Signs staff logins and page cursors. Has a default in development, required elsewhere.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The lowest level logged.")
+    log_sql: bool = Field(False, description="Log every SQL statement with its time, without its parameters.")
+
+    host: str = Field("127.0.0.1", description="The address to listen on; 0.0.0.0 for all.")
+    port: int = Field(8000, ge=1, le=65535, description="The port to listen on.")
+    web_workers: int = Field(2, ge=1, description="gunicorn's worker processes.")
+    web_threads: int = Field(16, ge=1, description="Threads in each worker.")
+    allowed_hosts: CommaSeparated = Field(
+        ("localhost", "127.0.0.1", "[::1]"),
+        description="Host names this site answers to, separated by commas.",
+    )
+    behind_tls_proxy: bool = Field(
+        False,
+        description="A proxy in front ends TLS and sets X-Forwarded-Proto itself: trust that header, "
+        "redirect plain HTTP, send HSTS and secure cookies.",
+    )
+    csrf_trusted_origins: CommaSeparated = Field(
+        (),
+        description="Origins (with scheme) from which staff may log in through a proxy, separated by commas.",
+    )
+    cors_origins: CommaSeparated = Field(
+        ("http://localhost:5173",),
+        description="Origins of browser front ends that may call the API, separated by commas; * for any.",
+    )
+    cors_allow_credentials: bool = Field(
+        False, description="Let those origins send cookies. Cannot go with CORS_ORIGINS=*."
+    )
+
+    database_url: SecretStr | None = Field(
+        None,
+        description="postgresql://user:password@host:port/name?sslmode=require, also as an SQLAlchemy URL "
+        "(postgresql+asyncpg://...?ssl=require). Not set: the file chatstore.sqlite3.",
+    )
+    db_pool_min: int = Field(2, ge=0, description="PostgreSQL connections each worker keeps open.")
+    db_pool_max: int = Field(15, ge=1, description="PostgreSQL connections each worker may open.")
+    db_pool_timeout: float = Field(
+        1.5, gt=0, description="Seconds a request waits for a connection before it is answered 503."
+    )
+    db_pool_max_lifetime: float = Field(3600, gt=0, description="Seconds after which a connection is replaced.")
+    db_pooler: Literal["none", "transaction"] = Field(
+        "none",
+        description="transaction: behind PgBouncer in transaction mode. No connection options are sent, "
+        "prepared statements and server-side cursors are off.",
+    )
+    db_statement_timeout: float = Field(
+        10, ge=0, description="Seconds a statement may run on PostgreSQL; 0 for no limit (long migrations)."
+    )
+    db_lock_timeout: float = Field(
+        1.5, ge=0, description="Seconds a statement may wait for a lock on PostgreSQL; 0 for no limit."
+    )
+
+    service_name: str = Field("chatstore", description="What /health calls this service.")
+    api_title: str = Field("Chatstore API", description="The title of the OpenAPI document.")
+    api_version: str = Field("1.0.0", description="The version in the OpenAPI document.")
+
+    auto_title: bool = Field(
+        False, description="Name a session after its first user message where nobody gave a title."
+    )
+    max_sessions_per_user: int | None = Field(
+        None, ge=1, description="Live sessions a user may own; one more is answered 400. Not set: no limit."
+    )
+    max_content_bytes: int = Field(
+        1024 * 1024, ge=1, le=8 * 1024 * 1024, description="The largest message content, in UTF-8 bytes."
+    )
+
+    @field_validator("allowed_hosts", "csrf_trusted_origins", "cors_origins", mode="before")
+    @classmethod
+    def split_commas(cls, value: Any) -> Any:
+        """Take `a,b` as well as the JSON list that other services' `.env` files hold."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return tuple(json.loads(value))
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("database_url")
+    @classmethod
+    def must_be_a_known_database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_database_url(value.get_secret_value())
+        return value
+
+    @property
+    def is_development(self) -> bool:
+        return self.env == "development"
+
+
+# Options of the async drivers' own that libpq would refuse.
+DRIVER_ONLY_OPTIONS = {"prepared_statement_cache_size", "statement_cache_size", "command_timeout", "timeout"}
+SSL_MODES = {"true": "require", "1": "require", "false": "disable", "0": "disable"}
+
+
+def parse_database_url(url: str) -> dict[str, Any]:
+    """Django's DATABASES entry for `url`, in the forms of libpq, Heroku and SQLAlchemy.
+
+    The `+driver` of an SQLAlchemy URL is dropped, asyncpg's `ssl` becomes libpq's `sslmode`.
+    ValueError for anything but PostgreSQL and SQLite; the message does not repeat the URL.
+    """
+    scheme, separator, rest = url.strip().partition("://")
+    scheme = scheme.lower().partition("+")[0]
+    if scheme not in ("postgres", "postgresql", "sqlite") or not separator:
+        raise ValueError("DATABASE_URL must begin with postgresql:// or sqlite:///")
+    bare, _, query = rest.partition("?")
+    if scheme == "sqlite":
+        return dict(dj_database_url.parse(f"sqlite://{bare}"))
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if "ssl" in options:
+        mode = options.pop("ssl").lower()
+        options.setdefault("sslmode", SSL_MODES.get(mode, mode))
+    kept = {name: value for name, value in options.items() if name not in DRIVER_ONLY_OPTIONS}
+    normal = f"{scheme}://{bare}" + (f"?{urlencode(kept)}" if kept else "")
+    if not urlsplit(normal).path.strip("/"):
+        raise ValueError("DATABASE_URL names no database: postgresql://user:password@host/NAME")
+    return dict(dj_database_url.parse(normal))
+
+
+def database(environment: Environment) -> dict[str, Any]:
+    """Django's `DATABASES["default"]` for this environment."""
+    if environment.database_url is None:
+        entry: dict[str, Any] = {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": BASE_DIR / "chatstore.sqlite3",
+        }
+    else:
+        entry = parse_database_url(environment.database_url.get_secret_value())
+    if entry["ENGINE"].endswith("sqlite3"):
+        return entry | {"OPTIONS": SQLITE_OPTIONS, "CONN_MAX_AGE": 600}
+    return entry | postgresql(environment, entry.get("OPTIONS", {}))
+
+
+# Measured in design.md section 5: with these, 16 writers never see "database is locked".
+SQLITE_OPTIONS = {
+    "transaction_mode": "IMMEDIATE",
+    "timeout": 20,
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
+}
+
+
+def postgresql(environment: Environment, options: dict[str, Any]) -> dict[str, Any]:
+    """The pool, health checks and timeouts, merged into what DATABASE_URL already asks for."""
+    through_pooler = environment.db_pooler == "transaction"
+    merged = options | {
+        "pool": {
+            "min_size": environment.db_pool_min,
+            "max_size": environment.db_pool_max,
+            "timeout": environment.db_pool_timeout,
+            "max_lifetime": environment.db_pool_max_lifetime,
+        },
+        "prepare_threshold": None,
+    }
+    merged.setdefault("connect_timeout", 2)
+    merged.setdefault("application_name", environment.service_name)
+    if not through_pooler:
+        timeouts = (
+            f"-c statement_timeout={int(environment.db_statement_timeout * 1000)}"
+            f" -c lock_timeout={int(environment.db_lock_timeout * 1000)}"
+        )
+        merged["options"] = f"{options.get('options', '')} {timeouts}".strip()
+    return {
+        "OPTIONS": merged,
+        "CONN_MAX_AGE": 0,
+        "CONN_HEALTH_CHECKS": True,
+        "DISABLE_SERVER_SIDE_CURSORS": through_pooler,
+    }

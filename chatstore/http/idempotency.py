@@ -1,0 +1,30 @@
+"""The `Idempotency-Key` header of the creating POSTs (contract 1, retry)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any
+
+from rest_framework.request import Request
+
+from chatstore.http.fields import compact_json
+from chatstore.http.problems import Invalid
+from chatstore.retries import Retry
+
+KEY = re.compile(r"[\x20-\x7e]{1,255}")
+REPLAYED = "Idempotency-Replayed"
+
+
+def retry_of(request: Request, route: str, content: Any) -> Retry | None:
+    """What the request's `Idempotency-Key` promises, None where it has none; 422 for a malformed one.
+
+    `route` names the operation, `content` is the validated body: JSON types only.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not KEY.fullmatch(key):
+        raise Invalid("header", {"Idempotency-Key": ["Must be 1 to 255 printable ASCII characters."]})
+    digest = hashlib.sha256(f"{route}\n{compact_json(content)}".encode()).hexdigest()
+    return Retry(key, digest)

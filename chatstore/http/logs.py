@@ -1,0 +1,58 @@
+"""How a log line is made: structured, with the request's id, and never with a message's words."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from django.db import Error as DatabaseError
+from psycopg import Error as PostgresError
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
+
+LOG_PROCESSORS: list[Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+log = structlog.get_logger("chatstore.sql")
+
+
+def described(error: BaseException) -> str:
+    """One line for `error`. A database error's own text quotes the failing row, so only its code and
+    constraint are told."""
+    name = type(error).__qualname__
+    if isinstance(error, PostgresError):
+        return f"{name}: sqlstate={error.sqlstate} constraint={error.diag.constraint_name}"
+    if isinstance(error, DatabaseError | UnicodeError):
+        return name
+    return f"{name}: {error}"
+
+
+def traceback_without_values(error: BaseException) -> str:
+    """The traceback of `error` and of what caused it, oldest first, with `described` for each text."""
+    parts: list[str] = []
+    current: BaseException | None = error
+    while current is not None:
+        frames = "".join(traceback.format_tb(current.__traceback__))
+        parts.append(f"{frames}{described(current)}")
+        current = current.__cause__ or current.__context__
+    return "\n\n".join(reversed(parts))
+
+
+def exception_without_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """structlog processor: turn `exc_info` into a traceback that holds nobody's data."""
+    exc_info: ExcInfo | bool | None = event.pop("exc_info", None)
+    event.pop("exc_text", None)
+    if isinstance(exc_info, tuple) and exc_info[1] is not None:
+        event["exception"] = traceback_without_values(exc_info[1])
+    return event
+
+
+def log_statement(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
+    """A database execute wrapper (LOG_SQL): the statement's text, never its parameters."""
+    log.info("sql", statement=sql)
+    return execute(sql, params, many, context)

@@ -1,0 +1,121 @@
+"""The OpenAPI document, beyond what drf-spectacular reads from the views."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from csp.constants import NONE, SELF, UNSAFE_INLINE
+from csp.decorators import csp_replace
+from django.utils.decorators import method_decorator
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter
+from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerSplitView
+
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    OpenApiTypes.STR,
+    OpenApiParameter.HEADER,
+    description="1 to 255 printable ASCII characters. The same key with the same body gives the same row "
+    "again, with `Idempotency-Replayed: true`, however often it is sent.",
+)
+
+# Swagger UI and ReDoc style themselves from script; ReDoc searches in a worker.
+PAGES_OF_DOCS = {
+    "style-src": [SELF, UNSAFE_INLINE],
+    "worker-src": [SELF, "blob:"],
+    "img-src": [SELF, "data:"],
+    "default-src": [SELF],
+    "object-src": [NONE],
+    "base-uri": [NONE],
+    "frame-ancestors": [NONE],
+}
+
+
+@method_decorator(csp_replace(PAGES_OF_DOCS), name="dispatch")
+class SwaggerView(SpectacularSwaggerSplitView):
+    """Swagger UI from our own static files."""
+
+
+@method_decorator(csp_replace(PAGES_OF_DOCS), name="dispatch")
+class RedocView(SpectacularRedocView):
+    """ReDoc from our own static files; the template leaves out the fonts of others."""
+
+    template_name = "redoc.html"
+
+
+class BearerToken(OpenApiAuthenticationExtension):
+    target_class = "accounts.authentication.api_tokens.ApiTokenAuthentication"
+    name = "bearer"
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
+        return {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An API token (`cst_...`), made in the admin, by `manage.py createtoken`, "
+            "or at `/api/me/tokens/`.",
+        }
+
+
+PROBLEM = {
+    "type": "object",
+    "description": "An error (RFC 9457).",
+    "required": ["type", "title", "status", "detail", "code", "request_id"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "A sentence a person can read."},
+        "code": {"type": "string", "description": "Stable, in snake case: for programs."},
+        "request_id": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "description": "With 422: each fault and its place.",
+            "items": {
+                "type": "object",
+                "required": ["loc", "msg", "type"],
+                "properties": {
+                    "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
+                    "msg": {"type": "string"},
+                    "type": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+
+MEANINGS = {
+    "400": "A rule says no.",
+    "401": "The bearer token is missing, malformed, unknown, revoked or expired.",
+    "403": "It exists, and you may not.",
+    "404": "It does not exist, or is deleted.",
+    "409": "Its state does not allow this now.",
+    "413": "The body is too large.",
+    "415": "The body is not JSON.",
+    "422": "Something sent is missing, malformed or unknown; `errors` names it.",
+    "503": "The database is away or too busy; `Retry-After` says when to try again.",
+}
+
+
+def problems_of(path: str, method: str, operation: dict[str, Any]) -> set[str]:
+    """The statuses that an operation may answer besides its own."""
+    statuses = {"401", "403", "404", "422", "503"}
+    if method in ("post", "patch"):
+        statuses |= {"413", "415"}
+    if operation["operationId"] in ("sessions_create", "sessions_restore"):
+        statuses.add("400")
+    if operation["operationId"] in ("messages_update", "messages_delete", "users_create", "users_update"):
+        statuses.add("409")
+    return statuses
+
+
+def add_problems(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+    """drf-spectacular postprocessing hook: every operation names its errors."""
+    result["components"]["schemas"]["Problem"] = PROBLEM
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for path, operations in result["paths"].items():
+        for method, operation in operations.items():
+            for status in sorted(problems_of(path, method, operation)):
+                operation["responses"][status] = {"description": MEANINGS[status], "content": content}
+    return result

@@ -1,0 +1,181 @@
+"""Every error of the API is a problem document (RFC 9457), as contract section 1 lays it down."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Literal
+
+import structlog
+from django.core.exceptions import PermissionDenied
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse
+from django.views import defaults
+from rest_framework import exceptions
+
+from chatstore.http.logs import described
+from chatstore.http.requests import request_id_of
+from chatstore.retries import KeyReused
+
+Where = Literal["body", "query", "path", "header"]
+
+log = structlog.get_logger("chatstore.problem")
+
+RETRY_AFTER_SECONDS = 1
+
+
+class Invalid(exceptions.ValidationError):
+    """A 422: `errors` maps a field's name to its messages, `where` says which part of the request holds it."""
+
+    status_code = HTTPStatus.UNPROCESSABLE_ENTITY
+
+    def __init__(self, where: Where, errors: Any, code: str = "validation_error") -> None:
+        super().__init__(errors, code=code)
+        self.where = where
+        self.code = code
+
+
+class Conflict(exceptions.APIException):
+    """A 409: the object is in a state that does not allow this now."""
+
+    status_code = HTTPStatus.CONFLICT
+    default_detail = "The object's state does not allow this now."
+    default_code = "conflict"
+
+
+class Refused(exceptions.APIException):
+    """A 400: a business rule says no."""
+
+    status_code = HTTPStatus.BAD_REQUEST
+    default_code = "refused"
+
+
+CODES = {
+    exceptions.NotAuthenticated: "not_authenticated",
+    exceptions.AuthenticationFailed: "invalid_token",
+    exceptions.PermissionDenied: "permission_denied",
+    exceptions.NotFound: "not_found",
+    exceptions.MethodNotAllowed: "method_not_allowed",
+    exceptions.UnsupportedMediaType: "unsupported_media_type",
+    exceptions.Throttled: "throttled",
+}
+
+
+def leaves(detail: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Walk DRF's nested error detail down to (path, ErrorDetail) pairs."""
+    if isinstance(detail, Mapping):
+        for name, inner in detail.items():
+            # DRF keys an object's own errors by "non_field_errors"; here their place is the object itself.
+            deeper = path if name in ("", "non_field_errors") else (*path, name)
+            yield from leaves(inner, deeper)
+    elif isinstance(detail, Sequence) and not isinstance(detail, str):
+        for index, inner in enumerate(detail):
+            yield from leaves(inner, (*path, index) if isinstance(inner, Mapping | list) else path)
+    else:
+        yield path, detail
+
+
+def field_errors(error: exceptions.ValidationError) -> list[dict[str, Any]]:
+    """The `errors` of a 422: `loc`, `msg` and `type` of each."""
+    where = getattr(error, "where", "body")
+    return [
+        {"loc": list(path), "msg": str(detail), "type": getattr(detail, "code", "invalid")}
+        for path, detail in leaves(error.detail, (where,))
+    ]
+
+
+def sentence(errors: list[dict[str, Any]]) -> str:
+    """One readable line for a list of field errors."""
+    first = errors[0]
+    name = ".".join(str(part) for part in first["loc"])
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{name}: {first['msg']}{more}"
+
+
+def problem(
+    request: HttpRequest,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    errors: list[dict[str, Any]] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> HttpResponse:
+    """A problem document. JSON in ASCII, so that no text a client sent can break the answer."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": int(status),
+        "detail": detail,
+        "code": code,
+        "request_id": request_id_of(request),
+    }
+    if errors is not None:
+        body["errors"] = errors
+    return HttpResponse(
+        json.dumps(body), status=status, content_type="application/problem+json", headers=dict(headers or {})
+    )
+
+
+def unavailable(request: HttpRequest, error: BaseException) -> HttpResponse:
+    """503: the database cannot be reached, or a statement or lock took longer than it may."""
+    log.warning("database unavailable", error=described(error.__cause__ or error))
+    detail = "The database is not available or too busy; try again."
+    return problem(request, 503, "service_unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse | None:
+    """DRF's EXCEPTION_HANDLER. None for what is a bug, which `server_error` answers."""
+    request = context["request"]
+    if isinstance(error, OperationalError | InterfaceError):
+        return unavailable(request, error)
+    if isinstance(error, Http404):
+        error = exceptions.NotFound()
+    elif isinstance(error, PermissionDenied):
+        error = exceptions.PermissionDenied()
+    elif isinstance(error, KeyReused):
+        said = "This key was used before, for another request."
+        error = Invalid("header", {"Idempotency-Key": [said]}, code="idempotency_key_reused")
+    if isinstance(error, exceptions.ValidationError):
+        errors = field_errors(error)
+        return problem(request, 422, getattr(error, "code", "validation_error"), sentence(errors), errors=errors)
+    if isinstance(error, exceptions.APIException):
+        code = CODES.get(type(error)) or error.default_code
+        return problem(request, error.status_code, code, str(error.detail), headers=headers_of(error))
+    return None
+
+
+def headers_of(error: exceptions.APIException) -> dict[str, str]:
+    headers = {}
+    if challenge := getattr(error, "auth_header", None):
+        headers["WWW-Authenticate"] = challenge
+    if wait := getattr(error, "wait", None):
+        headers["Retry-After"] = str(int(wait) + 1)
+    return headers
+
+
+def is_api(request: HttpRequest) -> bool:
+    return request.path_info.startswith("/api/")
+
+
+def api_not_found(request: HttpRequest, rest: str = "") -> HttpResponse:
+    """Every path below /api/ that no route serves."""
+    return problem(request, 404, "not_found", "There is no such path.")
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if is_api(request):
+        return problem(request, 400, "bad_request", "The request cannot be understood.")
+    return defaults.bad_request(request, exception)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's handler500: what is the database's fault is 503, everything else is a bug."""
+    error = sys.exc_info()[1]
+    if isinstance(error, OperationalError | InterfaceError):
+        return unavailable(request, error)
+    if is_api(request):
+        return problem(request, 500, "internal_error", "The server made an error; it has been logged.")
+    return defaults.server_error(request)

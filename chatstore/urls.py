@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import include, path, re_path
+from django.views.generic import TemplateView
+from drf_spectacular.views import SpectacularJSONAPIView
+
+from chatstore.http.health import health, live
+from chatstore.http.openapi import RedocView, SwaggerView
+from chatstore.http.problems import api_not_found
+
+handler400 = "chatstore.http.problems.bad_request"
+handler500 = "chatstore.http.problems.server_error"
+
+urlpatterns = [
+    path("", TemplateView.as_view(template_name="front.html"), name="front"),
+    path("admin/", admin.site.urls),
+    re_path(r"^health/?$", health, name="health"),
+    re_path(r"^health/live/?$", live, name="health-live"),
+    path("openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
+    path("docs", SwaggerView.as_view(url_name="openapi"), name="docs"),
+    path("redoc", RedocView.as_view(url_name="openapi"), name="redoc"),
+    path("api/", include("accounts.urls")),
+    path("api/", include("conversations.api.urls")),
+    re_path(r"^api/(?P<rest>.*)$", api_not_found, name="api-not-found"),
+]

@@ -1,0 +1,16 @@
+"""The WSGI application. It refuses to start where a system check of ours finds an error."""
+
+from __future__ import annotations
+
+import os
+
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+
+from chatstore.checks import refuse_errors
+from chatstore.http.chunked import MeasuredBodies
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chatstore.settings")
+
+application = MeasuredBodies(get_wsgi_application(), limit=settings.MAX_BATCH_BODY_BYTES)
+refuse_errors()

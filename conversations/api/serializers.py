@@ -1,0 +1,167 @@
+"""What the JSON of sessions and messages looks like, both ways (contract 2 and 3).
+
+Input passes through the fields. Output does not: `to_representation` shapes a row, a mapping of columns as
+`queries.py` selects them or a model instance, in one step (10.9 against 3.1 ms of CPU for 100 messages).
+A test holds the shapes to the declared fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+from rest_framework import serializers
+
+from chatstore.http.fields import (
+    MetadataField,
+    StrictCharField,
+    StrictChoiceField,
+    StrictIntegerField,
+    StrictSerializer,
+)
+from chatstore.http.times import TimeField, wire_time
+from chatstore.ids import uuid_of
+from conversations.models import DEFAULT_TITLE, Message, Session
+
+MAX_TOKENS = 2**31 - 1
+MAX_BATCH = 500
+
+
+def link(help_text: str, **kwargs: Any) -> StrictCharField:
+    """An optional id or name of 255 characters; null is as good as absent."""
+    return StrictCharField(required=False, allow_null=True, max_length=255, help_text=help_text, **kwargs)
+
+
+class TitleField(StrictCharField):
+    """1 to 500 characters after trimming, stored trimmed."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=True, max_length=500, **kwargs)
+
+
+class PublicIdField(StrictCharField):
+    """A dashed UUID, in either case."""
+
+    default_error_messages = {"not_a_uuid": "Must be a dashed UUID."}
+
+    def to_internal_value(self, data: Any) -> Any:
+        found = uuid_of(super().to_internal_value(data))
+        if found is None:
+            self.fail("not_a_uuid")
+        return found
+
+
+class SessionSerializer(StrictSerializer):
+    id = serializers.IntegerField(read_only=True)
+    session_id = serializers.UUIDField(read_only=True, help_text="UUIDv7; names the session wherever `id` does.")
+    user_id = serializers.IntegerField(read_only=True, help_text="The owner's id.")
+    owner = serializers.UUIDField(read_only=True, help_text="The owner's public id.")
+    workspace = serializers.UUIDField(read_only=True, help_text="The workspace's public id.")
+    workspace_id = PublicIdField(
+        write_only=True,
+        required=False,
+        allow_null=True,
+        help_text="The caller's personal workspace by default.",
+    )
+    title = TitleField(required=False, help_text=f'"{DEFAULT_TITLE}" by default.')
+    pocket = serializers.CharField(read_only=True, allow_null=True)
+    group = serializers.CharField(read_only=True, allow_null=True)
+    agent = serializers.CharField(read_only=True, allow_null=True)
+    pocket_id = link("What the session is about.", write_only=True)
+    group_id = link("Cannot change after creation.", write_only=True)
+    agent_id = link("Cannot change after creation.", write_only=True)
+    metadata = MetadataField(required=False, allow_null=True)
+    message_count = serializers.IntegerField(read_only=True, help_text="Live messages, always exact.")
+    tokens = serializers.IntegerField(read_only=True, help_text="The sum of the live messages' tokens.")
+    version = serializers.IntegerField(read_only=True, help_text="Rises by one with every change.")
+    last_activity = TimeField(read_only=True, help_text="When the last message was added.")
+    created_at = TimeField(read_only=True)
+    updated_at = TimeField(read_only=True)
+    deleted_at = TimeField(read_only=True, allow_null=True)
+
+    # What a create or update may write, by column.
+    COLUMNS = {"pocket_id": "pocket", "group_id": "group", "agent_id": "agent"}
+
+    def to_representation(self, instance: Session | Mapping[str, Any]) -> dict[str, Any]:
+        row = instance if isinstance(instance, Mapping) else vars(instance)
+        deleted_at = row["deleted_at"]
+        return {
+            "id": row["id"],
+            "session_id": str(row["session_id"]),
+            "user_id": row["owner_id"],
+            "owner": str(row["owner_public_id"]),
+            "workspace": str(row["workspace_id"]),
+            "title": row["title"],
+            "pocket": row["pocket"],
+            "group": row["group"],
+            "agent": row["agent"],
+            "metadata": row["metadata"],
+            "message_count": row["message_count"],
+            "tokens": row["tokens"],
+            "version": row["version"],
+            "last_activity": wire_time(row["last_activity"]),
+            "created_at": wire_time(row["created_at"]),
+            "updated_at": wire_time(row["updated_at"]),
+            "deleted_at": deleted_at and wire_time(deleted_at),
+        }
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The validated body by column, without what was absent."""
+        return {self.COLUMNS.get(name, name): value for name, value in self.validated_data.items()}
+
+
+class SessionUpdateSerializer(SessionSerializer):
+    """A change: a null title is as good as an absent one (contract 2)."""
+
+    title = TitleField(required=False, allow_null=True)
+
+
+class MessageSerializer(StrictSerializer):
+    id = serializers.IntegerField(read_only=True)
+    session_id = serializers.IntegerField(read_only=True, help_text="The session's integer id.")
+    session = serializers.UUIDField(read_only=True, help_text="The session's UUID.")
+    position = serializers.IntegerField(read_only=True, help_text="1, 2, 3 ... in the session; final.")
+    role = StrictChoiceField(choices=Message.Role.choices)
+    content = StrictCharField(max_bytes=settings.ENVIRONMENT.max_content_bytes)
+    tool_name = link("The tool that a `tool_call` marks.")
+    trace_id = link("The whole run in the tracing system.")
+    span_id = link("One operation in the tracing system.")
+    tokens = StrictIntegerField(required=False, default=0, min_value=0, max_value=MAX_TOKENS)
+    metadata = MetadataField(required=False, allow_null=True)
+    status = serializers.ChoiceField(choices=Message.Status.choices, read_only=True)
+    version = serializers.IntegerField(read_only=True, help_text="The session's version at its last change.")
+    created_at = TimeField(read_only=True)
+    updated_at = TimeField(read_only=True)
+
+    def to_representation(self, instance: Message | Mapping[str, Any]) -> dict[str, Any]:
+        row = instance if isinstance(instance, Mapping) else row_of(instance)
+        if row["deleted_at"]:
+            return {"id": row["id"], "position": row["position"], "version": row["version"], "deleted": True}
+        return {
+            "id": row["id"],
+            "session_id": row["session_id"],
+            "session": str(row["session__session_id"]),
+            "position": row["position"],
+            "role": row["role"],
+            "content": row["content"],
+            "tool_name": row["tool_name"],
+            "trace_id": row["trace_id"],
+            "span_id": row["span_id"],
+            "tokens": row["tokens"],
+            "metadata": row["metadata"],
+            "status": row["status"],
+            "version": row["version"],
+            "created_at": wire_time(row["created_at"]),
+            "updated_at": wire_time(row["updated_at"]),
+        }
+
+
+def row_of(message: Message) -> dict[str, Any]:
+    """A message instance, its session at hand, as the row that `queries.py` would select."""
+    return {**vars(message), "session__session_id": message.session.session_id}
+
+
+class BatchSerializer(StrictSerializer):
+    messages = MessageSerializer(many=True, allow_empty=False, max_length=MAX_BATCH)

@@ -1,0 +1,369 @@
+"""The viewsets of sessions and messages (contract 2 and 3): look up, authorise, validate, hand to services."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from django.conf import settings
+from django.db.models import QuerySet
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import status
+from rest_framework.decorators import action
+from rest_framework.exceptions import NotFound, PermissionDenied
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts.models import Membership, User, Workspace
+from chatstore.http.bodies import body_of
+from chatstore.http.idempotency import REPLAYED, retry_of
+from chatstore.http.openapi import IDEMPOTENCY_KEY
+from chatstore.http.pagination import KeysetPagination
+from chatstore.http.problems import Conflict, Invalid, Refused
+from chatstore.http.viewsets import StrictViewSet
+from chatstore.ids import row_id_of, uuid_of
+from conversations import services
+from conversations.api import examples, queries
+from conversations.api.filters import MessageFilter, SessionFilter
+from conversations.api.permissions import MessagePermission, SessionPermission
+from conversations.api.serializers import (
+    BatchSerializer,
+    MessageSerializer,
+    SessionSerializer,
+    SessionUpdateSerializer,
+)
+from conversations.models import Message, Session
+
+SESSION_GONE = "There is no such session."
+MESSAGE_GONE = "There is no such message."
+
+ANSWERS = {
+    services.SessionGone: NotFound(SESSION_GONE),
+    services.MessageGone: NotFound(MESSAGE_GONE),
+    services.MessageStreaming: Conflict("The message is still being written.", code="message_streaming"),
+    services.QuotaReached: Refused("You have as many sessions as you may.", code="session_quota_reached"),
+}
+
+
+class ConversationViewSet(StrictViewSet):
+    def handle_exception(self, exc: Exception) -> Response:
+        """The domain's errors as this API's answers."""
+        return super().handle_exception(ANSWERS.get(type(exc), exc))
+
+    @property
+    def caller(self) -> User:
+        return cast(User, self.request.user)
+
+    def session_named(self, ref: str, *, deleted_too: bool = False) -> Session:
+        """Fetch, then authorise: 404 where it is not, 403 where it is not for the caller."""
+        session = queries.session_named(ref, self.caller, deleted_too=deleted_too)
+        if session is None:
+            raise NotFound(SESSION_GONE)
+        self.check_object_permissions(self.request, session)
+        return session
+
+
+def created(data: Any, new: bool) -> Response:
+    """201, the first time and in every replay (contract 1, retry)."""
+    return Response(data, status.HTTP_201_CREATED, headers=None if new else {REPLAYED: "true"})
+
+
+class SessionPagination(KeysetPagination):
+    default_limit, max_limit = 50, 200
+
+
+class SessionViewSet(ConversationViewSet):
+    serializer_class = SessionSerializer
+    permission_classes = (*StrictViewSet.permission_classes, SessionPermission)
+    pagination_class = SessionPagination
+    filterset_class = SessionFilter
+    queryset = Session.objects.none()
+    keyset = ("-updated_at", "-id")
+
+    @extend_schema(operation_id="sessions_list", summary="List my sessions", tags=["sessions"])
+    def list(self, request: Request) -> Response:
+        """The caller's own, newest `updated_at` first. With `workspace` and `owner`, an admin of the
+        workspace lists other people's."""
+        sessions = self.listed_sessions()
+        self.check_query()
+        rows = self.filter_queryset(sessions).values(*queries.SESSION_COLUMNS)
+        page = self.paginate_queryset(rows)
+        return self.get_paginated_response(SessionSerializer(page, many=True).data)
+
+    def listed_sessions(self) -> QuerySet[Session]:
+        query = self.request.query_params
+        if "owner" not in query:
+            return queries.own_sessions(self.caller)
+        if (public_id := uuid_of(query.get("workspace", ""))) is None:
+            raise Invalid("query", {"workspace": ["A workspace's public id must go with owner."]})
+        workspace, role = queries.workspace_with_role(public_id, self.caller)
+        if workspace is None:
+            raise NotFound("There is no such workspace.")
+        if role != Membership.Role.ADMIN:
+            raise PermissionDenied("Only an admin of the workspace lists other people's sessions.")
+        return queries.sessions_in(workspace)
+
+    @extend_schema(
+        operation_id="sessions_create",
+        summary="Create a session",
+        tags=["sessions"],
+        parameters=[IDEMPOTENCY_KEY],
+        examples=examples.SESSION,
+    )
+    def create(self, request: Request) -> Response:
+        """`{}` is enough."""
+        self.check_query()
+        serializer = SessionSerializer(data=body_of(request))
+        serializer.is_valid(raise_exception=True)
+        fields = serializer.columns
+        workspace = self.workspace_of(fields.pop("workspace_id", None))
+        retry = retry_of(request, "sessions", serializer.validated_data)
+        session, new = services.create_session(self.caller, workspace, fields, retry)
+        return created(SessionSerializer(session).data, new)
+
+    def workspace_of(self, public_id: Any) -> Workspace:
+        """Where a new session goes: 422 where the caller is no member."""
+        if public_id is None:
+            return self.caller.personal_workspace()
+        workspace, role = queries.workspace_with_role(public_id, self.caller)
+        if workspace is None or role is None:
+            raise Invalid("body", {"workspace_id": ["You are not a member of such a workspace."]})
+        return workspace
+
+    @extend_schema(operation_id="sessions_retrieve", summary="Read a session", tags=["sessions"])
+    def retrieve(self, request: Request, ref: str) -> Response:
+        """By integer id or UUID."""
+        session = self.session_named(ref)
+        self.check_query()
+        return Response(SessionSerializer(session).data)
+
+    @extend_schema(
+        operation_id="sessions_update",
+        summary="Change a session",
+        tags=["sessions"],
+        request=SessionUpdateSerializer(partial=True),
+        responses=SessionSerializer,
+    )
+    def partial_update(self, request: Request, ref: str) -> Response:
+        """`title`, `pocket_id` (null unlinks) and `metadata` (replaced whole). An admin of the workspace
+        may rename other people's."""
+        session = self.session_named(ref)
+        self.check_query()
+        serializer = SessionUpdateSerializer(data=body_of(request), partial=True)
+        serializer.is_valid(raise_exception=True)
+        changes = present(serializer.columns, clearable=("pocket",))
+        changes.pop("workspace_id", None)
+        for name in ("group", "agent"):
+            refuse_change(f"{name}_id", changes.pop(name, None), getattr(session, name))
+        if set(changes) - {"title"} and not session.is_owned_by(self.caller):
+            raise PermissionDenied("Only the owner changes anything but the title.")
+        return Response(SessionSerializer(services.change_session(session, changes)).data)
+
+    @extend_schema(
+        operation_id="sessions_delete",
+        summary="Move a session to the trash",
+        tags=["sessions"],
+        responses={204: None},
+    )
+    def destroy(self, request: Request, ref: str) -> Response:
+        """Gone from every read path at once; `restore` brings it back until it is purged."""
+        session = self.session_named(ref)
+        self.check_query()
+        services.trash_session(session)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @extend_schema(
+        operation_id="sessions_restore",
+        summary="Restore a session",
+        tags=["sessions"],
+        request=None,
+        responses=SessionSerializer,
+    )
+    @action(detail=True, methods=["post"])
+    def restore(self, request: Request, ref: str) -> Response:
+        """As it was before it was deleted. One that is not deleted stays as it is."""
+        session = self.session_named(ref, deleted_too=True)
+        self.check_query()
+        if body := body_of(request):
+            raise Invalid("body", {name: ["No such field."] for name in body})
+        return Response(SessionSerializer(services.restore_session(session)).data)
+
+
+def present(fields: Mapping[str, Any], clearable: Sequence[str] = ()) -> dict[str, Any]:
+    """The fields of a change: null is as good as absent (contract 1), but where it clears."""
+    return {name: value for name, value in fields.items() if value is not None or name in clearable}
+
+
+def refuse_change(name: str, wanted: Any, current: Any) -> None:
+    if wanted is not None and wanted != current:
+        raise Invalid("body", {name: ["Cannot change after creation."]}, code="immutable_field")
+
+
+class MessagePagination(KeysetPagination):
+    default_limit, max_limit = 100, 500
+
+
+SESSION_ID = OpenApiParameter("session_id", str, description="A session, by integer id or UUID.")
+
+
+class MessageViewSet(ConversationViewSet):
+    """Messages, of a session named in the query; `SessionMessageViewSet` takes it from the path."""
+
+    serializer_class = MessageSerializer
+    permission_classes = (*StrictViewSet.permission_classes, MessagePermission)
+    pagination_class = MessagePagination
+    filterset_class = MessageFilter
+    queryset = Message.objects.none()
+    object_parameters = ("session_id",)
+    of_session = ("after", "before", "since_version")
+
+    def session(self) -> Session | None:
+        """The session that the request names; None where it names none."""
+        ref = self.request.query_params.get("session_id")
+        if ref is None:
+            return None
+        if uuid_of(ref) is None and row_id_of(ref) is None:
+            raise Invalid("query", {"session_id": ["Must be an integer id or a UUID."]})
+        return self.session_named(ref)
+
+    def session_to_write(self) -> Session:
+        session = self.session()
+        if session is None:
+            raise Invalid("query", {"session_id": ["This parameter is required."]})
+        return session
+
+    @property
+    def keyset(self) -> tuple[str]:
+        """By position in a session, by id across sessions."""
+        column = "id" if self.of_one is None else "position"
+        return (f"-{column}" if self.request.query_params.get("order") == "desc" else column,)
+
+    @extend_schema(
+        operation_id="messages_list",
+        summary="List messages of a session, or of a trace",
+        tags=["messages"],
+        parameters=[SESSION_ID],
+    )
+    def list(self, request: Request, **kwargs: str) -> Response:
+        """Of one session in order of position; or, by `trace_id` or `span_id`, of all that the caller may
+        see, in order of id."""
+        self.of_one = self.session()
+        self.check_query()
+        if self.of_one is None:
+            self.check_search()
+        page = self.paginate_queryset(self.rows(self.of_one))
+        rows = page if self.of_one is None else queries.with_session(page or (), self.of_one)
+        return self.get_paginated_response(MessageSerializer(rows, many=True).data)
+
+    def rows(self, session: Session | None) -> QuerySet[Any, Any]:
+        if session is None:
+            found = self.filter_queryset(queries.messages_visible_to(self.caller))
+            return found.values(*queries.MESSAGE_COLUMNS, "session__session_id")
+        return self.filter_queryset(queries.messages_of(session)).values(*queries.MESSAGE_COLUMNS)
+
+    def check_search(self) -> None:
+        """What a list without a session needs, and what it cannot take."""
+        query = self.request.query_params
+        if "trace_id" not in query and "span_id" not in query:
+            raise Invalid("query", {"session_id": ["One of session_id, trace_id and span_id is required."]})
+        if misplaced := [name for name in self.of_session if name in query]:
+            raise Invalid("query", {name: ["Needs a session_id."] for name in misplaced})
+
+    @extend_schema(
+        operation_id="messages_create",
+        summary="Append a message",
+        tags=["messages"],
+        parameters=[
+            OpenApiParameter("session_id", str, required=True, description=SESSION_ID.description),
+            IDEMPOTENCY_KEY,
+        ],
+        examples=examples.MESSAGE,
+    )
+    def create(self, request: Request, **kwargs: str) -> Response:
+        """Takes the next position of its session."""
+        session = self.session_to_write()
+        self.check_query()
+        serializer = MessageSerializer(data=body_of(request))
+        serializer.is_valid(raise_exception=True)
+        message = serializer.validated_data
+        retry = retry_of(request, "messages", message)
+        messages, new = services.append(session, [message], retry)
+        return created(MessageSerializer(messages[0]).data, new)
+
+    def message_numbered(self, ref: str) -> Message:
+        row_id = row_id_of(ref)
+        message = queries.message_numbered(row_id, self.caller) if row_id else None
+        if message is None:
+            raise NotFound(MESSAGE_GONE)
+        self.check_object_permissions(self.request, message)
+        self.check_query()
+        return message
+
+    @extend_schema(operation_id="messages_retrieve", summary="Read a message", tags=["messages"])
+    def retrieve(self, request: Request, ref: str) -> Response:
+        return Response(MessageSerializer(self.message_numbered(ref)).data)
+
+    @extend_schema(operation_id="messages_update", summary="Change a message", tags=["messages"])
+    def partial_update(self, request: Request, ref: str) -> Response:
+        """`content`, `metadata` (replaced whole), `tokens`, `tool_name`, `trace_id`, `span_id`."""
+        message = self.message_numbered(ref)
+        serializer = MessageSerializer(data=body_of(request), partial=True)
+        serializer.is_valid(raise_exception=True)
+        changes = present(serializer.validated_data)
+        refuse_change("role", changes.pop("role", None), message.role)
+        return Response(MessageSerializer(services.change_message(message, changes)).data)
+
+    @extend_schema(
+        operation_id="messages_delete", summary="Delete a message", tags=["messages"], responses={204: None}
+    )
+    def destroy(self, request: Request, ref: str) -> Response:
+        """Final. Its position stays empty."""
+        services.delete_message(self.message_numbered(ref))
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class SessionMessageViewSet(MessageViewSet):
+    """The messages of the session in the path."""
+
+    object_parameters = ()
+
+    def session(self) -> Session:
+        return self.session_named(self.kwargs["session_ref"])
+
+    def body_limit(self) -> int:
+        return int(settings.MAX_BATCH_BODY_BYTES) if self.action == "batch" else super().body_limit()
+
+    @extend_schema(operation_id="session_messages_list", summary="List messages of a session", tags=["messages"])
+    def list(self, request: Request, **kwargs: str) -> Response:
+        """In order of position."""
+        return super().list(request, **kwargs)
+
+    @extend_schema(
+        operation_id="session_messages_create",
+        summary="Append a message",
+        tags=["messages"],
+        parameters=[IDEMPOTENCY_KEY],
+        examples=examples.MESSAGE,
+    )
+    def create(self, request: Request, **kwargs: str) -> Response:
+        """Takes the next position of its session."""
+        return super().create(request, **kwargs)
+
+    @extend_schema(
+        operation_id="session_messages_batch",
+        summary="Append messages",
+        tags=["messages"],
+        parameters=[IDEMPOTENCY_KEY],
+        request=BatchSerializer,
+        responses={201: MessageSerializer(many=True)},
+    )
+    def batch(self, request: Request, **kwargs: str) -> Response:
+        """All or none, in order, at consecutive positions."""
+        session = self.session()
+        self.check_query()
+        serializer = BatchSerializer(data=body_of(request))
+        serializer.is_valid(raise_exception=True)
+        batch = serializer.validated_data["messages"]
+        retry = retry_of(request, "messages/batch", batch)
+        messages, new = services.append(session, batch, retry)
+        return created(MessageSerializer(messages, many=True).data, new)

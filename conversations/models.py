@@ -1,0 +1,209 @@
+"""What is stored: sessions and their messages.
+
+The counters on a session are exact at every commit, positions have no gaps when they are given, and
+`version` rises with every change: `services.py` holds the transactions that keep it so.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from django.db import models
+from django.db.models import F, OuterRef, Q, Subquery
+
+from accounts.models import Membership, Retryable, User, Workspace
+from chatstore.ids import new_uuid, row_id_of, uuid_of
+
+DEFAULT_TITLE = "New Chat"
+
+
+class SessionQuerySet(models.QuerySet["Session"]):
+    def live(self) -> Self:
+        return self.filter(deleted_at=None)
+
+    def deleted(self) -> Self:
+        return self.filter(deleted_at__isnull=False)
+
+    def owned_by(self, user: User) -> Self:
+        """The user's own, in workspaces they are still a member of."""
+        return self.filter(owner=user, workspace__in=Membership.objects.workspaces_of(user))
+
+    def visible_to(self, user: User) -> Self:
+        """What this user may read: their own, and everybody's where they are an admin (contract 2)."""
+        own = Q(owner=user, workspace__in=Membership.objects.workspaces_of(user))
+        administered = Membership.objects.workspaces_of(user).filter(role=Membership.Role.ADMIN)
+        return self.filter(own | Q(workspace__in=administered))
+
+    def with_role_of(self, user: User) -> Self:
+        """Each row with `role_of_caller`: the user's role in its workspace, None for a stranger."""
+        role = Membership.objects.filter(user=user, workspace=OuterRef("workspace_id")).values("role")
+        return self.annotate(role_of_caller=Subquery(role))
+
+    def named(self, ref: str) -> Self:
+        """The row that `ref` names by its integer id or its UUID; none where `ref` spells neither."""
+        if session_id := uuid_of(ref):
+            return self.filter(session_id=session_id)
+        return self.filter(pk=row_id) if (row_id := row_id_of(ref)) else self.none()
+
+
+class Session(Retryable):
+    """A conversation: a title, links to what it is about, and counters over its messages."""
+
+    session_id = models.UUIDField(default=new_uuid, unique=True, editable=False)
+    owner = models.ForeignKey(User, models.CASCADE, related_name="+", db_index=False)
+    # A copy of what never changes, so that a list need not join users.
+    owner_public_id = models.UUIDField(editable=False)
+    # By public id, which the API shows: a list need not join workspaces either.
+    workspace = models.ForeignKey(
+        Workspace, models.RESTRICT, to_field="public_id", related_name="+", db_index=False
+    )
+    title = models.CharField(max_length=500, default=DEFAULT_TITLE)
+    titled = models.BooleanField(default=False, help_text="Somebody gave the title.")
+    pocket = models.CharField(max_length=255, null=True, blank=True)
+    group = models.CharField(max_length=255, null=True, blank=True)
+    agent = models.CharField(max_length=255, null=True, blank=True)
+    metadata = models.JSONField(null=True, blank=True)
+    last_position = models.BigIntegerField(default=0)
+    message_count = models.BigIntegerField(default=0)
+    tokens = models.BigIntegerField(default=0)
+    version = models.BigIntegerField(default=1)
+    last_activity = models.DateTimeField()
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+    deleted_at = models.DateTimeField(null=True, blank=True)
+
+    role_of_caller: str | None  # Set by with_role_of().
+
+    objects = SessionQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["owner", "idempotency_key"],
+                name="session_idempotency_key",
+                condition=Q(idempotency_key__isnull=False),
+            ),
+            models.CheckConstraint(
+                condition=Q(message_count__gte=0, tokens__gte=0, last_position__gte=F("message_count")),
+                name="session_counters",
+            ),
+            models.CheckConstraint(condition=Q(version__gte=1), name="session_version"),
+            models.CheckConstraint(condition=~Q(title=""), name="session_title"),
+        ]
+        indexes = [
+            # GET /api/sessions/: my sessions, newest first; also the trash, which is few among them.
+            models.Index(fields=["owner", "-updated_at", "-id"], name="session_of_owner"),
+            # GET /api/sessions/?workspace=W&owner=all: a workspace's sessions, newest first.
+            models.Index(fields=["workspace", "-updated_at", "-id"], name="session_of_workspace"),
+            # manage.py purge: what has been in the trash longest.
+            models.Index(fields=["deleted_at"], name="session_trash", condition=Q(deleted_at__isnull=False)),
+        ]
+
+    def __str__(self) -> str:
+        return f"session {self.pk} ({self.session_id})"
+
+    def is_owned_by(self, user: User) -> bool:
+        """Whether `user` owns it and is still a member of its workspace; needs `with_role_of(user)`."""
+        return self.owner_id == user.pk and self.role_of_caller is not None
+
+    def is_administered_by(self, user: User) -> bool:
+        """Whether `user` is an admin of its workspace; needs `with_role_of(user)`."""
+        return self.role_of_caller == Membership.Role.ADMIN
+
+
+class MessageQuerySet(models.QuerySet["Message"]):
+    def live(self) -> Self:
+        """Messages that are there: neither they nor their session are deleted."""
+        return self.filter(deleted_at=None, session__deleted_at=None)
+
+    def visible_to(self, user: User) -> Self:
+        """What this user may read, deleted messages of live sessions included."""
+        return self.filter(session__in=Session.objects.live().visible_to(user))
+
+
+class Message(Retryable):
+    """One entry of a session. Its place is `position`: 1, 2, 3 ... without gaps when given, and final.
+
+    A `tool_call` is a marker: arguments and outputs live in the tracing system, found by `trace_id` and
+    `span_id`, which are kept exactly as sent.
+    """
+
+    class Role(models.TextChoices):
+        USER = "user"
+        ASSISTANT = "assistant"
+        SYSTEM = "system"
+        TOOL_CALL = "tool_call"
+        TOOL = "tool"
+
+    class Status(models.TextChoices):
+        COMPLETE = "complete"
+        STREAMING = "streaming"
+        INTERRUPTED = "interrupted"
+        FAILED = "failed"
+
+    session = models.ForeignKey(Session, models.CASCADE, related_name="messages", db_index=False)
+    position = models.BigIntegerField()
+    role = models.CharField(max_length=16, choices=Role)
+    content = models.TextField(blank=True)
+    tool_name = models.CharField(max_length=255, null=True, blank=True)
+    trace_id = models.CharField(max_length=255, null=True, blank=True)
+    span_id = models.CharField(max_length=255, null=True, blank=True)
+    tokens = models.IntegerField(default=0)
+    metadata = models.JSONField(null=True, blank=True)
+    status = models.CharField(max_length=16, choices=Status, default=Status.COMPLETE)
+    version = models.BigIntegerField()
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+    deleted_at = models.DateTimeField(null=True, blank=True)
+    idempotency_index = models.IntegerField(default=0, editable=False)
+
+    objects = MessageQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            # Also the index for every page of a session.
+            models.UniqueConstraint(fields=["session", "position"], name="message_position"),
+            models.UniqueConstraint(
+                fields=["session", "idempotency_key", "idempotency_index"],
+                name="message_idempotency_key",
+                condition=Q(idempotency_key__isnull=False),
+            ),
+            models.CheckConstraint(
+                condition=Q(role__in=["user", "assistant", "system", "tool_call", "tool"]),
+                name="message_role",
+            ),
+            models.CheckConstraint(
+                condition=Q(status__in=["complete", "streaming", "interrupted", "failed"]),
+                name="message_status",
+            ),
+            models.CheckConstraint(
+                condition=Q(position__gte=1, tokens__gte=0, version__gte=1), name="message_numbers"
+            ),
+            models.CheckConstraint(
+                condition=~Q(content="")
+                | Q(deleted_at__isnull=False)
+                | (Q(role="assistant") & ~Q(status="complete")),
+                name="message_content",
+            ),
+        ]
+        indexes = [
+            # ?since_version=: what changed in a session, for a client that resumes.
+            models.Index(fields=["session", "version"], name="message_version"),
+            # ?trace_id= and the admin's search. Pattern operators serve a prefix too; a plain index does not.
+            models.Index(
+                fields=["trace_id"],
+                name="message_trace",
+                condition=Q(trace_id__isnull=False),
+                opclasses=["varchar_pattern_ops"],
+            ),
+            # ?span_id= and the admin's search.
+            models.Index(
+                fields=["span_id"],
+                name="message_span",
+                condition=Q(span_id__isnull=False),
+                opclasses=["varchar_pattern_ops"],
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"message {self.pk} ({self.role})"

@@ -1,0 +1,322 @@
+"""The rules and transactions of sessions and messages, the same from web, command or test.
+
+Every write to a session or its messages takes the lock of the session's row first, so that positions have
+no gaps, counters are exact and versions rise by one (design section 3). Errors are the domain's own; the
+API turns them into answers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import F
+from django.db.models.functions import Greatest
+from django.utils import timezone
+
+from accounts.models import User, Workspace
+from chatstore.retries import Retry
+from conversations.models import DEFAULT_TITLE, Message, Session
+
+AUTO_TITLE_LENGTH: Final = 60
+
+
+class SessionGone(Exception):
+    """The session does not exist, or is deleted."""
+
+
+class MessageGone(Exception):
+    """The message does not exist, or is deleted, or its session is."""
+
+
+class MessageStreaming(Exception):
+    """The message is still being written."""
+
+
+class QuotaReached(Exception):
+    """The owner has as many live sessions as MAX_SESSIONS_PER_USER allows."""
+
+
+# Sessions
+
+
+def create_session(
+    owner: User, workspace: Workspace, fields: Mapping[str, Any], retry: Retry | None = None
+) -> tuple[Session, bool]:
+    """A new session of `owner`, or the one that this key made before; and whether it was made now.
+
+    `fields` may hold title, pocket, group, agent and metadata. Raises QuotaReached, KeyReused, and
+    SessionGone for the retry of a session that is deleted.
+    """
+    if retry and (made := Session.objects.filter(owner=owner, idempotency_key=retry.key).first()):
+        return replayed_session(made, retry), False
+    now = timezone.now()
+    values: dict[str, Any] = {
+        "title": DEFAULT_TITLE,
+        **fields,
+        "titled": "title" in fields,
+        "owner_public_id": owner.public_id,
+        "workspace": workspace,
+        "created_at": now,
+        "updated_at": now,
+        "last_activity": now,
+    }
+    with transaction.atomic():
+        check_quota(owner)
+        if retry is None:
+            return Session.objects.create(owner=owner, **values), True
+        values["idempotency_digest"] = retry.digest
+        session, created = Session.objects.get_or_create(owner=owner, idempotency_key=retry.key, defaults=values)
+    return (session, True) if created else (replayed_session(session, retry), False)
+
+
+def replayed_session(session: Session, retry: Retry) -> Session:
+    retry.check(session.idempotency_digest)
+    if session.deleted_at:
+        raise SessionGone
+    return session
+
+
+def check_quota(owner: User) -> None:
+    """Raise QuotaReached where one more live session is too many. Locks the owner until the commit, so that
+    two creations at once cannot both pass."""
+    limit = settings.ENVIRONMENT.max_sessions_per_user
+    if limit is None:
+        return
+    User.objects.select_for_update(no_key=True).get(pk=owner.pk)
+    if Session.objects.live().filter(owner=owner)[:limit].count() >= limit:
+        raise QuotaReached
+
+
+def locked(session: Session) -> Session:
+    """The session's row, locked until the commit, deleted or not. SessionGone where it has been purged."""
+    row = Session.objects.select_for_update(no_key=True).filter(pk=session.pk).first()
+    if row is None:
+        raise SessionGone
+    return row
+
+
+def change_session(session: Session, changes: Mapping[str, Any]) -> Session:
+    """Set title, pocket or metadata. `version` and `updated_at` move only where something differs."""
+    with transaction.atomic():
+        row = locked(session)
+        if row.deleted_at:
+            raise SessionGone
+        differing = difference(row, changes)
+        if "title" in changes and not row.titled:
+            differing["titled"] = True
+        if differing:
+            write_session(row, **differing, updated_at=Greatest("updated_at", timezone.now()))
+    return row
+
+
+def trash_session(session: Session) -> None:
+    """Soft delete: gone from every read path at the commit. SessionGone where it is deleted already."""
+    with transaction.atomic():
+        row = locked(session)
+        if row.deleted_at:
+            raise SessionGone
+        write_session(row, deleted_at=timezone.now())
+
+
+def restore_session(session: Session) -> Session:
+    """Bring a session back as it was. Nothing changes for one that is not deleted. Raises QuotaReached."""
+    with transaction.atomic():
+        row = locked(session)
+        if row.deleted_at:
+            check_quota(row.owner)
+            write_session(row, deleted_at=None, updated_at=Greatest("updated_at", timezone.now()))
+    return row
+
+
+def difference(row: Session | Message, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the changes that differ from the row, compared as JSON: for Python 1 and true are equal."""
+    return {
+        name: value
+        for name, value in changes.items()
+        if json.dumps(getattr(row, name), sort_keys=True) != json.dumps(value, sort_keys=True)
+    }
+
+
+def write_session(row: Session, **values: Any) -> None:
+    """Write columns of a locked session and raise its version; `row` is brought up to date."""
+    Session.objects.filter(pk=row.pk).update(**values, version=F("version") + 1)
+    row.refresh_from_db(fields=[*values, "version"])
+
+
+# Messages
+
+
+class Counted(NamedTuple):
+    """A session's counters after an append."""
+
+    last_position: int
+    version: int
+
+
+@cache
+def count_up_sql(vendor: str) -> str:
+    """The lock and the counters of an append in one statement; Django 5.2's ORM has no UPDATE ... RETURNING."""
+    name = {field.name: connection.ops.quote_name(field.column) for field in Session._meta.concrete_fields}
+    later = "GREATEST" if vendor == "postgresql" else "MAX"
+    return (
+        f"UPDATE {connection.ops.quote_name(Session._meta.db_table)} SET"
+        f" {name['last_position']} = {name['last_position']} + %s,"
+        f" {name['message_count']} = {name['message_count']} + %s,"
+        f" {name['tokens']} = {name['tokens']} + %s,"
+        f" {name['version']} = {name['version']} + 1,"
+        f" {name['last_activity']} = {later}({name['last_activity']}, %s),"
+        f" {name['updated_at']} = {later}({name['updated_at']}, %s)"
+        f" WHERE {name['id']} = %s AND {name['deleted_at']} IS NULL"
+        f" RETURNING {name['last_position']}, {name['version']}"
+    )
+
+
+def count_up(session: Session, count: int, tokens: int, now: datetime) -> Counted:
+    """Lock the live session and count `count` messages of `tokens` in all. SessionGone where it is deleted."""
+    moment = connection.ops.adapt_datetimefield_value(now)
+    with connection.cursor() as cursor:
+        cursor.execute(count_up_sql(connection.vendor), [count, count, tokens, moment, moment, session.pk])
+        row = cursor.fetchone()
+    if row is None:
+        raise SessionGone
+    return Counted(*row)
+
+
+class Replay(Exception):
+    """Ends an append's transaction without a trace: the key has made its rows before."""
+
+
+def append(
+    session: Session, messages: Sequence[Mapping[str, Any]], retry: Retry | None = None
+) -> tuple[list[Message], bool]:
+    """Append messages in order, all or none; or find those that this key made before.
+
+    Each mapping holds role and content, and may hold tool_name, trace_id, span_id, tokens and metadata.
+    Returns the rows and whether they were made now. Raises SessionGone, KeyReused, and MessageGone for
+    the retry of a message that is deleted.
+    """
+    try:
+        with transaction.atomic():
+            return appended(session, messages, retry), True
+    except Replay:
+        return replayed_messages(session, retry), False
+
+
+def appended(session: Session, messages: Sequence[Mapping[str, Any]], retry: Retry | None) -> list[Message]:
+    now = timezone.now()
+    counted = count_up(session, len(messages), sum(m.get("tokens", 0) for m in messages), now)
+    if retry and made_by(session, retry).exists():
+        raise Replay
+    first = counted.last_position - len(messages) + 1
+    rows = [
+        Message(
+            **message,
+            session=session,
+            position=first + index,
+            version=counted.version,
+            created_at=now,
+            updated_at=now,
+            idempotency_index=index,
+            **(retry.columns if retry else {}),
+        )
+        for index, message in enumerate(messages)
+    ]
+    Message.objects.bulk_create(rows)
+    if settings.ENVIRONMENT.auto_title:
+        title_after(session, rows)
+    return rows
+
+
+def made_by(session: Session, retry: Retry) -> Any:
+    return Message.objects.filter(session=session, idempotency_key=retry.key)
+
+
+def replayed_messages(session: Session, retry: Retry | None) -> list[Message]:
+    assert retry is not None
+    rows = list(made_by(session, retry).order_by("idempotency_index"))
+    retry.check(rows[0].idempotency_digest)
+    if any(row.deleted_at for row in rows):
+        raise MessageGone
+    for row in rows:
+        row.session = session
+    return rows
+
+
+def title_after(session: Session, rows: Sequence[Message]) -> None:
+    """AUTO_TITLE: the first user message names a session whose title nobody gave. Part of the append."""
+    said = next((row.content for row in rows if row.role == Message.Role.USER and row.content.strip()), None)
+    if said is not None:
+        title = shortened(said)
+        Session.objects.filter(pk=session.pk, titled=False).update(title=title, titled=True)
+
+
+def shortened(text: str) -> str:
+    """`text` on one line, cut at a word near 60 characters."""
+    line = " ".join(text.split())
+    if len(line) <= AUTO_TITLE_LENGTH:
+        return line
+    cut = line[: AUTO_TITLE_LENGTH + 1].rsplit(" ", 1)[0]
+    return cut[:AUTO_TITLE_LENGTH] + "…"
+
+
+def locked_message(session: Session, message_id: int) -> Message:
+    """A live, finished message of a locked session. MessageGone, MessageStreaming."""
+    message = Message.objects.filter(session=session, pk=message_id, deleted_at=None).first()
+    if message is None:
+        raise MessageGone
+    if message.status == Message.Status.STREAMING:
+        raise MessageStreaming
+    return message
+
+
+def change_message(message: Message, changes: Mapping[str, Any]) -> Message:
+    """Set content, metadata, tokens, tool_name, trace_id or span_id. The version moves where something differs.
+
+    Raises SessionGone, MessageGone, MessageStreaming.
+    """
+    with transaction.atomic():
+        session = locked(message.session)
+        if session.deleted_at:
+            raise SessionGone
+        row = locked_message(session, message.pk)
+        differing = difference(row, changes)
+        if differing:
+            added = differing.get("tokens", row.tokens) - row.tokens
+            write_message(session, row, added_tokens=added, **differing)
+    row.session = session
+    return row
+
+
+def delete_message(message: Message) -> None:
+    """Final: content, metadata and tool_name are emptied and the counters go down, in one transaction.
+
+    Position, key and digest stay until the session is purged. Raises as `change_message` does.
+    """
+    with transaction.atomic():
+        session = locked(message.session)
+        if session.deleted_at:
+            raise SessionGone
+        row = locked_message(session, message.pk)
+        emptied = {"content": "", "metadata": None, "tool_name": None}
+        write_message(session, row, added_tokens=-row.tokens, added_count=-1, deleted_at=timezone.now(), **emptied)
+
+
+def write_message(
+    session: Session, row: Message, *, added_tokens: int, added_count: int = 0, **values: Any
+) -> None:
+    """Write columns of a message under its session's lock; counters and versions follow.
+
+    Addressed by (session, id) and never saved whole, so that it can be routed on a cluster (design 3.7).
+    """
+    write_session(session, tokens=F("tokens") + added_tokens, message_count=F("message_count") + added_count)
+    now = timezone.now()
+    written = {**values, "version": session.version, "updated_at": max(row.updated_at, now)}
+    Message.objects.filter(session=session, pk=row.pk).update(**written)
+    for name, value in written.items():
+        setattr(row, name, value)
