@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -20,7 +20,8 @@ class Caller:
     """Somebody with an API token, who sends and reads JSON."""
 
     def __init__(self, user: User | None, token: str) -> None:
-        self.user = user
+        if user is not None:
+            self.user = user
         self.token = token
         self.client = Client()
 
@@ -104,7 +105,6 @@ def session(alice: Caller, shared: Workspace) -> Session:
 
 
 def new_session(owner: Caller, workspace: Workspace | None = None, **fields: Any) -> Session:
-    assert owner.user is not None
     place = workspace or owner.user.personal_workspace()
     return services.create_session(owner.user, place, fields)[0]
 
@@ -134,7 +134,6 @@ def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> No
 
 
 @pytest.fixture(autouse=True, scope="session")
-def the_database_is_the_one_asked_for(request: pytest.FixtureRequest) -> Iterator[None]:
+def the_database_is_the_one_asked_for(request: pytest.FixtureRequest) -> None:
     """A run that was meant for PostgreSQL must not pass on SQLite."""
     assert connection.vendor == request.config.getoption("--database")
-    yield

@@ -33,6 +33,8 @@ class EmailField(StrictCharField, serializers.EmailField):
 
 
 class UserSerializer(StrictSerializer):
+    """A person or program."""
+
     id = serializers.IntegerField(read_only=True)
     public_id = serializers.UUIDField(read_only=True)
     username = StrictCharField(
@@ -48,11 +50,15 @@ class UserSerializer(StrictSerializer):
 
 
 class MeSerializer(UserSerializer):
+    """The caller, with what issuers call them and where they are a member."""
+
     identities = IdentitySerializer(many=True, read_only=True)
     workspaces = MemberOfSerializer(source="memberships", many=True, read_only=True)
 
 
 class ApiTokenSerializer(StrictSerializer):
+    """A bearer token; its text is shown once, when it is made."""
+
     id = serializers.IntegerField(read_only=True)
     name = StrictCharField(required=False, allow_blank=True, max_length=255, default="")
     prefix = serializers.CharField(read_only=True, help_text="The first characters, to tell tokens apart.")
@@ -63,6 +69,8 @@ class ApiTokenSerializer(StrictSerializer):
 
 
 class IssuedApiTokenSerializer(ApiTokenSerializer):
+    """A token just made, or found again by its idempotency key."""
+
     token = serializers.CharField(
         read_only=True, allow_null=True, help_text="The token itself, this once. Null in a replay."
     )

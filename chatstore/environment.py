@@ -1,7 +1,7 @@
 """The settings an operator can change, read from the environment and from `.env`.
 
 Each field's description is the one source of `.env.example` and of the table in
-`docs/operations.md` (`manage.py settingsdocs` writes both; a test holds them to it).
+`docs/operations.md` (`manage.py generated` writes both, `make check` holds them to it).
 """
 
 from __future__ import annotations

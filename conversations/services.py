@@ -53,8 +53,6 @@ def create_session(
     `fields` may hold title, pocket, group, agent and metadata. Raises QuotaReached, KeyReused, and
     SessionGone for the retry of a session that is deleted.
     """
-    if retry and (made := Session.objects.filter(owner=owner, idempotency_key=retry.key).first()):
-        return replayed_session(made, retry), False
     now = timezone.now()
     values: dict[str, Any] = {
         "title": DEFAULT_TITLE,
@@ -66,13 +64,20 @@ def create_session(
         "updated_at": now,
         "last_activity": now,
     }
-    with transaction.atomic():
-        check_quota(owner)
-        if retry is None:
-            return Session.objects.create(owner=owner, **values), True
-        values["idempotency_digest"] = retry.digest
-        session, created = Session.objects.get_or_create(owner=owner, idempotency_key=retry.key, defaults=values)
-    return (session, True) if created else (replayed_session(session, retry), False)
+    try:
+        with transaction.atomic():
+            check_quota(owner)
+            if retry is None:
+                return Session.objects.create(owner=owner, **values), True
+            values["idempotency_digest"] = retry.digest
+            made_by_key = {"owner": owner, "idempotency_key": retry.key}
+            session, created = Session.objects.get_or_create(**made_by_key, defaults=values)
+    except QuotaReached:  # The last one that fits may have been made by this very key.
+        made = Session.objects.filter(owner=owner, idempotency_key=retry.key).first() if retry else None
+        if made is None:
+            raise
+        session, created = made, False
+    return (session, True) if created or retry is None else (replayed_session(session, retry), False)
 
 
 def replayed_session(session: Session, retry: Retry) -> Session:
@@ -162,7 +167,7 @@ class Counted(NamedTuple):
 @cache
 def count_up_sql(vendor: str) -> str:
     """The lock and the counters of an append in one statement; Django 5.2's ORM has no UPDATE ... RETURNING."""
-    name = {field.name: connection.ops.quote_name(field.column) for field in Session._meta.concrete_fields}
+    name = {f.name: connection.ops.quote_name(str(f.column)) for f in Session._meta.concrete_fields}
     later = "GREATEST" if vendor == "postgresql" else "MAX"
     return (
         f"UPDATE {connection.ops.quote_name(Session._meta.db_table)} SET"
@@ -173,7 +178,7 @@ def count_up_sql(vendor: str) -> str:
         f" {name['last_activity']} = {later}({name['last_activity']}, %s),"
         f" {name['updated_at']} = {later}({name['updated_at']}, %s)"
         f" WHERE {name['id']} = %s AND {name['deleted_at']} IS NULL"
-        f" RETURNING {name['last_position']}, {name['version']}"
+        f" RETURNING {name['last_position']}, {name['version']}"  # noqa: S608
     )
 
 

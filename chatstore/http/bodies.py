@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from django.http import HttpRequest
 from rest_framework import status
@@ -12,6 +12,7 @@ from rest_framework.exceptions import APIException, UnsupportedMediaType
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 
+from chatstore.http.negotiation import AlwaysJSON
 from chatstore.http.problems import Invalid
 
 
@@ -75,10 +76,10 @@ def check_body(request: Request, limit: int) -> None:
     length = content_length(request)
     if length > limit:
         raise PayloadTooLarge(f"The request body is larger than {limit} bytes.")
-    if length and request.negotiator.select_parser(request, request.parsers) is None:
+    if length and AlwaysJSON().select_parser(request, request.parsers or ()) is None:
         raise UnsupportedMediaType(request.content_type or "")
 
 
 def body_of(request: Request) -> Mapping[str, Any]:
     """The parsed body; an absent one is an empty object."""
-    return request.data if content_length(request) else {}
+    return cast("Mapping[str, Any]", request.data) if content_length(request) else {}

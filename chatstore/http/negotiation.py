@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -11,7 +11,7 @@ from rest_framework.request import Request
 class AlwaysJSON(BaseContentNegotiation):
     """`Accept` is ignored (contract 1): a client that asks for HTML gets JSON, not a 406."""
 
-    def select_parser(self, request: Request, parsers: Sequence[BaseParser]) -> BaseParser | None:
+    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
         """The JSON parser, for `application/json` in UTF-8 without a content coding; None makes a 415."""
         media_type, _, parameters = (request.content_type or "").partition(";")
         charset = parameters.strip().lower().replace('"', "").replace(" ", "")
@@ -19,9 +19,10 @@ class AlwaysJSON(BaseContentNegotiation):
             return None
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             return None
-        return parsers[0]
+        return next(iter(parsers))
 
     def select_renderer(
-        self, request: Request, renderers: Sequence[BaseRenderer], format_suffix: str | None = None
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
-        return renderers[0], renderers[0].media_type or "application/json"
+        renderer = next(iter(renderers))
+        return renderer, renderer.media_type or "application/json"

@@ -45,7 +45,7 @@ class RedocView(SpectacularRedocView):
     template_name = "redoc.html"
 
 
-class BearerToken(OpenApiAuthenticationExtension):
+class BearerToken(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = "accounts.authentication.api_tokens.ApiTokenAuthentication"
     name = "bearer"
 
@@ -98,24 +98,35 @@ MEANINGS = {
 }
 
 
-def problems_of(path: str, method: str, operation: dict[str, Any]) -> set[str]:
+NEXT_PAGE = {
+    "description": '`<...>; rel="next"` (RFC 8288) where there is a next page.',
+    "schema": {"type": "string"},
+}
+
+
+def problems_of(method: str, operation: dict[str, Any]) -> set[str]:
     """The statuses that an operation may answer besides its own."""
     statuses = {"401", "403", "404", "422", "503"}
     if method in ("post", "patch"):
         statuses |= {"413", "415"}
+    if method in ("post", "patch", "delete"):
+        statuses.add("409")
     if operation["operationId"] in ("sessions_create", "sessions_restore"):
         statuses.add("400")
-    if operation["operationId"] in ("messages_update", "messages_delete", "users_create", "users_update"):
-        statuses.add("409")
     return statuses
 
 
 def add_problems(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
-    """drf-spectacular postprocessing hook: every operation names its errors."""
+    """drf-spectacular postprocessing hook: every operation names its errors, a list its `Link`, a read its 304."""
     result["components"]["schemas"]["Problem"] = PROBLEM
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    for path, operations in result["paths"].items():
+    for operations in result["paths"].values():
         for method, operation in operations.items():
-            for status in sorted(problems_of(path, method, operation)):
-                operation["responses"][status] = {"description": MEANINGS[status], "content": content}
+            responses = operation["responses"]
+            for status in sorted(problems_of(method, operation)):
+                responses[status] = {"description": MEANINGS[status], "content": content}
+            if method == "get":
+                responses["304"] = {"description": "Has not changed since the `ETag` sent as `If-None-Match`."}
+            if any(parameter["name"] == "cursor" for parameter in operation.get("parameters", ())):
+                responses.get("200", responses.get("201"))["headers"] = {"Link": NEXT_PAGE}
     return result

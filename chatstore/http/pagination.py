@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -35,7 +35,7 @@ class KeysetPagination(BasePagination):
     default_limit = 50
     max_limit = 200
 
-    def paginate_queryset(
+    def paginate_queryset(  # type: ignore[override]
         self, queryset: QuerySet[Any, Any], request: Request, view: APIView | None = None
     ) -> list[dict[str, Any]]:
         self.request = request
@@ -106,7 +106,7 @@ class KeysetPagination(BasePagination):
             parameter("cursor", "From the `Link` header of the page before.", type="string"),
         ]
 
-    def get_paginated_response_schema(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
         return schema
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import structlog
 from django.core.exceptions import PermissionDenied
-from django.db import InterfaceError, OperationalError
+from django.db import IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.views import defaults
 from rest_framework import exceptions
@@ -114,8 +114,9 @@ def problem(
     }
     if errors is not None:
         body["errors"] = errors
+    content = json.dumps(body, separators=(",", ":"))
     return HttpResponse(
-        json.dumps(body), status=status, content_type="application/problem+json", headers=dict(headers or {})
+        content, status=status, content_type="application/problem+json", headers=dict(headers or {})
     )
 
 
@@ -131,7 +132,10 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpRespo
     request = context["request"]
     if isinstance(error, OperationalError | InterfaceError):
         return unavailable(request, error)
-    if isinstance(error, Http404):
+    if isinstance(error, IntegrityError):  # What a row stands on was deleted at the same moment.
+        log.error("conflict", error=described(error.__cause__ or error))
+        error = Conflict("Something this needs was changed or deleted at the same time.")
+    elif isinstance(error, Http404):
         error = exceptions.NotFound()
     elif isinstance(error, PermissionDenied):
         error = exceptions.PermissionDenied()

@@ -53,6 +53,8 @@ class PublicIdField(StrictCharField):
 
 
 class SessionSerializer(StrictSerializer):
+    """A conversation, with exact counters over its messages."""
+
     id = serializers.IntegerField(read_only=True)
     session_id = serializers.UUIDField(read_only=True, help_text="UUIDv7; names the session wherever `id` does.")
     user_id = serializers.IntegerField(read_only=True, help_text="The owner's id.")
@@ -119,6 +121,8 @@ class SessionUpdateSerializer(SessionSerializer):
 
 
 class MessageSerializer(StrictSerializer):
+    """One entry of a session. A `tool_call` is a marker: its details live in the tracing system."""
+
     id = serializers.IntegerField(read_only=True)
     session_id = serializers.IntegerField(read_only=True, help_text="The session's integer id.")
     session = serializers.UUIDField(read_only=True, help_text="The session's UUID.")
@@ -158,10 +162,21 @@ class MessageSerializer(StrictSerializer):
         }
 
 
+class DeletedMessageSerializer(serializers.Serializer[Any]):
+    """What `since_version` shows of a message that was deleted after that version."""
+
+    id = serializers.IntegerField()
+    position = serializers.IntegerField()
+    version = serializers.IntegerField()
+    deleted = serializers.BooleanField(help_text="Always true.")
+
+
 def row_of(message: Message) -> dict[str, Any]:
     """A message instance, its session at hand, as the row that `queries.py` would select."""
     return {**vars(message), "session__session_id": message.session.session_id}
 
 
 class BatchSerializer(StrictSerializer):
-    messages = MessageSerializer(many=True, allow_empty=False, max_length=MAX_BATCH)
+    """Messages to append in this order, all or none."""
+
+    messages = MessageSerializer(many=True, allow_empty=False, max_length=MAX_BATCH)  # type: ignore[call-arg]

@@ -18,7 +18,7 @@ urlpatterns = [
     ),
     re_path(
         r"^sessions/(?P<session_ref>[^/]+)/messages/batch/?$",
-        SessionMessageViewSet.as_view({"post": "batch"}),
+        SessionMessageViewSet.as_view({"post": "batch"}, pagination_class=None),
         name="session-messages-batch",
     ),
 ]

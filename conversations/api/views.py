@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from django.conf import settings
 from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema
 from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound, PermissionDenied
@@ -28,6 +28,7 @@ from conversations.api.filters import MessageFilter, SessionFilter
 from conversations.api.permissions import MessagePermission, SessionPermission
 from conversations.api.serializers import (
     BatchSerializer,
+    DeletedMessageSerializer,
     MessageSerializer,
     SessionSerializer,
     SessionUpdateSerializer,
@@ -203,6 +204,12 @@ class MessagePagination(KeysetPagination):
     default_limit, max_limit = 100, 500
 
 
+MESSAGES = PolymorphicProxySerializer(
+    component_name="MessageOrDeleted",
+    serializers=[MessageSerializer, DeletedMessageSerializer],
+    resource_type_field_name=None,
+    many=True,
+)
 SESSION_ID = OpenApiParameter("session_id", str, description="A session, by integer id or UUID.")
 
 
@@ -214,7 +221,7 @@ class MessageViewSet(ConversationViewSet):
     pagination_class = MessagePagination
     filterset_class = MessageFilter
     queryset = Message.objects.none()
-    object_parameters = ("session_id",)
+    object_parameters: tuple[str, ...] = ("session_id",)
     of_session = ("after", "before", "since_version")
 
     def session(self) -> Session | None:
@@ -243,6 +250,7 @@ class MessageViewSet(ConversationViewSet):
         summary="List messages of a session, or of a trace",
         tags=["messages"],
         parameters=[SESSION_ID],
+        responses=MESSAGES,
     )
     def list(self, request: Request, **kwargs: str) -> Response:
         """Of one session in order of position; or, by `trace_id` or `span_id`, of all that the caller may
@@ -333,7 +341,12 @@ class SessionMessageViewSet(MessageViewSet):
     def body_limit(self) -> int:
         return int(settings.MAX_BATCH_BODY_BYTES) if self.action == "batch" else super().body_limit()
 
-    @extend_schema(operation_id="session_messages_list", summary="List messages of a session", tags=["messages"])
+    @extend_schema(
+        operation_id="session_messages_list",
+        summary="List messages of a session",
+        tags=["messages"],
+        responses=MESSAGES,
+    )
     def list(self, request: Request, **kwargs: str) -> Response:
         """In order of position."""
         return super().list(request, **kwargs)
@@ -355,6 +368,7 @@ class SessionMessageViewSet(MessageViewSet):
         tags=["messages"],
         parameters=[IDEMPOTENCY_KEY],
         request=BatchSerializer,
+        filters=False,
         responses={201: MessageSerializer(many=True)},
     )
     def batch(self, request: Request, **kwargs: str) -> Response:

@@ -1,0 +1,72 @@
+"""Misconfiguration stops the start, as people see it: a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from chatstore.environment import BASE_DIR, DEVELOPMENT_SECRET_KEY
+
+PRODUCTION = {
+    "ENV": "production",
+    "SECRET_KEY": "x0-Q7wq3nJ5r8Tz1vB6mK9pL2sD4fG7hYcXeWuIoPaZ-uN3tR5yE8qA1",
+    "ALLOWED_HOSTS": "chat.example.com",
+    "BEHIND_TLS_PROXY": "true",
+    "DATABASE_URL": "postgresql://u:p@127.0.0.1:1/chat",
+    "CORS_ORIGINS": "https://app.example.com",
+}
+
+
+def start(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Python with the settings of `environment`, as a supervisor would start it."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(
+        [sys.executable, *code.split()],
+        cwd=BASE_DIR,
+        env={**kept, "DJANGO_SETTINGS_MODULE": "chatstore.settings", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_production_settings_of_the_docs_pass_every_check() -> None:
+    done = start("manage.py check --deploy --fail-level INFO", **PRODUCTION)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"SECRET_KEY": ""}, "chatstore.E001"),
+        ({"DEBUG": "true"}, "chatstore.E002"),
+        ({"CORS_ORIGINS": "*", "CORS_ALLOW_CREDENTIALS": "true"}, "chatstore.E003"),
+        ({"ALLOWED_HOSTS": "*"}, "chatstore.E004"),
+        ({"DB_POOL_MIN": "20"}, "chatstore.E005"),
+    ],
+)
+@pytest.mark.parametrize("code", ["manage.py check", "-m chatstore.wsgi"], ids=["check", "serve"])
+def test_an_unsafe_start_is_refused(code: str, changes: dict[str, str], problem: str) -> None:
+    done = start(code, **{**PRODUCTION, **changes})
+    assert done.returncode != 0
+    assert problem in done.stderr
+
+
+def test_the_safe_start_is_not_refused() -> None:
+    assert start("-m chatstore.wsgi", **PRODUCTION).returncode == 0
+
+
+def test_the_development_secret_is_refused_when_it_is_set_by_hand() -> None:
+    done = start("manage.py check", **{**PRODUCTION, "SECRET_KEY": DEVELOPMENT_SECRET_KEY})
+    assert "chatstore.E001" in done.stderr
+
+
+def test_a_value_that_cannot_be_read_is_named_and_not_repeated() -> None:
+    done = start("manage.py check", PORT="s3cr3t", DATABASE_URL="mysql://u:s3cr3t@h/chat")
+    assert "PORT" in done.stderr
+    assert "DATABASE_URL" in done.stderr
+    assert "s3cr3t" not in done.stderr
