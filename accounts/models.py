@@ -127,12 +127,6 @@ class Workspace(models.Model):
         return f"{self.name} ({self.public_id})"
 
 
-class MembershipQuerySet(models.QuerySet["Membership"]):
-    def workspaces_of(self, user: User) -> models.QuerySet[Membership, Any]:
-        """The public ids of the workspaces that this user is a member of, as a subquery."""
-        return self.filter(user=user).values("workspace")
-
-
 class Membership(models.Model):
     """A user's place in a workspace. It counts from the next request (contract 2)."""
 
@@ -144,8 +138,6 @@ class Membership(models.Model):
     workspace = models.ForeignKey(Workspace, models.CASCADE, to_field="public_id", related_name="memberships")
     role = models.CharField(max_length=16, choices=Role, default=Role.MEMBER)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
-
-    objects = MembershipQuerySet.as_manager()
 
     class Meta:
         constraints = [

@@ -28,8 +28,20 @@ class MemberOfSerializer(serializers.Serializer[Any]):
         return membership.workspace.personal_of_id == membership.user_id
 
 
+class UsernameField(StrictCharField):
+    """As Django stores it: in the normal form NFKC, which can be longer than what was sent."""
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        found = super().run_validation(data)
+        return super().run_validation(User.normalize_username(found))
+
+
 class EmailField(StrictCharField, serializers.EmailField):
-    """A string that is an email address; the empty string takes it away."""
+    """A string that is an email address, its domain in lower case; the empty string takes it away."""
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        found = super().run_validation(data)
+        return super().run_validation(User.objects.normalize_email(found))
 
 
 class UserSerializer(StrictSerializer):
@@ -37,7 +49,7 @@ class UserSerializer(StrictSerializer):
 
     id = serializers.IntegerField(read_only=True)
     public_id = serializers.UUIDField(read_only=True)
-    username = StrictCharField(
+    username = UsernameField(
         required=False,
         max_length=150,
         validators=[User.username_validator],

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, cast
 
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
@@ -75,12 +76,8 @@ class ApiTokenViewSet(StrictViewSet):
         self.check_query()
         serializer = ApiTokenSerializer(data=body_of(request))
         serializer.is_valid(raise_exception=True)
-        fields = serializer.validated_data
-        if fields["expires_at"] and fields["expires_at"] <= timezone.now():
-            raise Invalid("body", {"expires_at": ["Must be in the future."]})
-        content = {"name": fields["name"], "expires_at": str(fields["expires_at"])}
-        retry = retry_of(request, "me/tokens", content)
-        token, text = issue(caller(request), fields, retry)
+        retry = retry_of(request, "me/tokens", serializer.validated_data)
+        token, text = issue(caller(request), serializer.validated_data, retry)
         body = ApiTokenSerializer(token).data | {"token": text}
         headers = {REPLAYED: "true"} if text is None else None
         return Response(body, status.HTTP_201_CREATED, headers=headers)
@@ -103,16 +100,24 @@ class ApiTokenViewSet(StrictViewSet):
 
 def issue(user: User, fields: dict[str, Any], retry: Retry | None) -> tuple[ApiToken, str | None]:
     """A new token and its text, or the one that this key made before, whose text is gone."""
-    if retry is None:
-        return ApiToken.objects.issue(user, **fields)
-    fresh = ApiToken()
-    text = fresh.generate()
-    kept = {"prefix": fresh.prefix, "digest": fresh.digest, "idempotency_digest": retry.digest}
-    token, created = ApiToken.objects.get_or_create(
-        user=user, idempotency_key=retry.key, defaults={**fields, **kept}
-    )
-    retry.check(token.idempotency_digest)
-    return token, text if created else None
+    made_before = ApiToken.objects.filter(user=user, idempotency_key=retry.key if retry else None)
+    try:
+        if not retry or not made_before.exists():
+            refuse_the_past(fields["expires_at"])
+            with transaction.atomic():
+                return ApiToken.objects.issue(user, **fields, **(retry.columns if retry else {}))
+    except IntegrityError:  # The same key came twice at once.
+        if not made_before.exists():
+            raise
+    token = made_before.get()
+    if retry:
+        retry.check(token.idempotency_digest)
+    return token, None
+
+
+def refuse_the_past(expires_at: datetime | None) -> None:
+    if expires_at and expires_at <= timezone.now():
+        raise Invalid("body", {"expires_at": ["Must be in the future."]})
 
 
 def make_user(maker: User, fields: dict[str, Any], retry: Retry | None) -> tuple[User, bool]:

@@ -11,6 +11,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 import sysconfig
 import tempfile
 from collections.abc import Generator
@@ -22,6 +23,8 @@ import pytest
 from chatstore.environment import Environment
 
 SUPERUSER = "chatstore"
+# Letters have cases beyond ASCII, and a plain index serves no prefix: as in most people's databases.
+LOCALE = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
 SETTINGS = "fsync=off synchronous_commit=off full_page_writes=off max_connections=200 shared_buffers=128MB"
 
 
@@ -49,7 +52,8 @@ class OwnPostgres:
     def start(self) -> str:
         """Start the server; returns its DATABASE_URL."""
         data = self.folder / "data"
-        self.run("initdb", "-D", str(data), "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--no-sync")
+        how = ["-U", SUPERUSER, "-A", "trust", "-E", "UTF8", f"--locale={LOCALE}", "--no-sync"]
+        self.run("initdb", "-D", str(data), *how)
         settings = " ".join(f"-c {setting}" for setting in SETTINGS.split())
         options = f"-k {self.folder} -c listen_addresses='' {settings}"
         log = str(self.folder / "log")

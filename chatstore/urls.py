@@ -6,7 +6,7 @@ from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularJSONAPIView
 
 from chatstore.http.health import health, live
-from chatstore.http.openapi import RedocView, SwaggerView
+from chatstore.http.openapi import RedocView, SwaggerView, redoc_script
 from chatstore.http.problems import api_not_found
 
 handler400 = "chatstore.http.problems.bad_request"
@@ -20,7 +20,8 @@ urlpatterns = [
     path("openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
     path("docs", SwaggerView.as_view(url_name="openapi"), name="docs"),
     path("redoc", RedocView.as_view(url_name="openapi"), name="redoc"),
+    path("redoc.js", redoc_script, name="redoc-script"),
     path("api/", include("accounts.urls")),
     path("api/", include("conversations.api.urls")),
-    re_path(r"^api/(?P<rest>.*)$", api_not_found, name="api-not-found"),
+    re_path(r"^api/", api_not_found, name="api-not-found"),
 ]

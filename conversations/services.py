@@ -7,7 +7,6 @@ API turns them into answers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -66,7 +65,7 @@ def create_session(
     }
     try:
         with transaction.atomic():
-            check_quota(owner)
+            check_quota(owner.pk)
             if retry is None:
                 return Session.objects.create(owner=owner, **values), True
             values["idempotency_digest"] = retry.digest
@@ -87,14 +86,14 @@ def replayed_session(session: Session, retry: Retry) -> Session:
     return session
 
 
-def check_quota(owner: User) -> None:
+def check_quota(owner_id: int) -> None:
     """Raise QuotaReached where one more live session is too many. Locks the owner until the commit, so that
     two creations at once cannot both pass."""
     limit = settings.ENVIRONMENT.max_sessions_per_user
     if limit is None:
         return
-    User.objects.select_for_update(no_key=True).get(pk=owner.pk)
-    if Session.objects.live().filter(owner=owner)[:limit].count() >= limit:
+    User.objects.select_for_update(no_key=True).get(pk=owner_id)
+    if Session.objects.live().filter(owner_id=owner_id)[:limit].count() >= limit:
         raise QuotaReached
 
 
@@ -134,18 +133,23 @@ def restore_session(session: Session) -> Session:
     with transaction.atomic():
         row = locked(session)
         if row.deleted_at:
-            check_quota(row.owner)
+            check_quota(row.owner_id)
             write_session(row, deleted_at=None, updated_at=Greatest("updated_at", timezone.now()))
     return row
 
 
 def difference(row: Session | Message, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the changes that differ from the row, compared as JSON: for Python 1 and true are equal."""
-    return {
-        name: value
-        for name, value in changes.items()
-        if json.dumps(getattr(row, name), sort_keys=True) != json.dumps(value, sort_keys=True)
-    }
+    """Those of the changes that differ from the row."""
+    return {name: value for name, value in changes.items() if not same_json(getattr(row, name), value)}
+
+
+def same_json(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal. For Python 1 and true are, too; for JSON only 1 and 1.0 are."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_json(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same_json, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 def write_session(row: Session, **values: Any) -> None:
@@ -178,7 +182,7 @@ def count_up_sql(vendor: str) -> str:
         f" {name['last_activity']} = {later}({name['last_activity']}, %s),"
         f" {name['updated_at']} = {later}({name['updated_at']}, %s)"
         f" WHERE {name['id']} = %s AND {name['deleted_at']} IS NULL"
-        f" RETURNING {name['last_position']}, {name['version']}"  # noqa: S608
+        f" RETURNING {name['last_position']}, {name['version']}"
     )
 
 

@@ -25,10 +25,12 @@ class ApiTokenAuthentication(BaseAuthentication):
         bearer = BEARER.fullmatch(header)
         text = bearer[1].decode("ascii") if bearer else ""
         if not API_TOKEN.fullmatch(text):
-            raise AuthenticationFailed("The Authorization header holds no token of a known kind.")
+            raise AuthenticationFailed(
+                "The Authorization header holds no token of a known kind.", code="invalid_token"
+            )
         token = ApiToken.objects.valid().of_text(text).select_related("user").first()
         if token is None:
-            raise AuthenticationFailed("The token is unknown, revoked or expired.")
+            raise AuthenticationFailed("The token is unknown, revoked or expired.", code="invalid_token")
         token.note_use(timezone.now())
         return token.user, token
 

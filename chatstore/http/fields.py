@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -92,8 +91,8 @@ def metadata_fault(value: Any, depth: int = 0) -> str | None:
     if isinstance(value, str):
         return "Holds a NUL or a lone surrogate, which is not text." if UNSTORABLE.search(value) else None
     if isinstance(value, int | float) and not isinstance(value, bool):
-        fits = math.isfinite(value) and abs(value) < MAX_NUMBER
-        return None if fits else "Numbers must be finite and below 2^63 in size."
+        # False for NaN too.
+        return None if abs(value) < MAX_NUMBER else "Numbers must be finite and below 2^63 in size."
     if isinstance(value, dict | list):
         return container_fault(value, depth + 1)
     return None

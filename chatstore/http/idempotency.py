@@ -26,5 +26,13 @@ def retry_of(request: Request, route: str, content: Any) -> Retry | None:
         return None
     if not KEY.fullmatch(key):
         raise Invalid("header", {"Idempotency-Key": ["Must be 1 to 255 printable ASCII characters."]})
-    digest = hashlib.sha256(f"{route}\n{compact_json(content)}".encode()).hexdigest()
+    said = f"{route}\n{compact_json(without_nulls(content))}"
+    digest = hashlib.sha256(said.encode()).hexdigest()
     return Retry(key, digest)
+
+
+def without_nulls(content: Any) -> Any:
+    """The validated body, or a list of them, without null fields: null is as good as absent (contract 1)."""
+    if isinstance(content, list):
+        return [without_nulls(item) for item in content]
+    return {name: value for name, value in content.items() if value is not None}

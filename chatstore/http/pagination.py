@@ -20,7 +20,7 @@ from chatstore.http.problems import Invalid
 
 PAGE_PARAMETERS = ("limit", "skip", "cursor")
 MAX_SKIP = 2**31 - 1
-SALT = "chatstore.http.pagination"
+SIGNER = signing.Signer(salt="chatstore.http.pagination")
 
 
 class KeysetPagination(BasePagination):
@@ -62,7 +62,7 @@ class KeysetPagination(BasePagination):
 
     def opened(self, cursor: str, errors: dict[str, list[str]]) -> list[Any] | None:
         try:
-            binding, *last = signing.loads(cursor, salt=SALT)
+            binding, *last = SIGNER.unsign_object(cursor)
         except (signing.BadSignature, ValueError):
             binding, last = None, []
         if binding != self.binding():
@@ -86,7 +86,7 @@ class KeysetPagination(BasePagination):
         plain = [key.isoformat() if isinstance(key, datetime) else key for key in keys]
         query = self.request.query_params.copy()
         query.pop("skip", None)
-        query["cursor"] = signing.dumps([self.binding(), *plain], salt=SALT)
+        query["cursor"] = SIGNER.sign_object([self.binding(), *plain])
         return self.request.build_absolute_uri(f"{self.request.path}?{query.urlencode()}")
 
     def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:

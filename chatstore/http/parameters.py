@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -13,12 +13,12 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import QueryDict
 from django_filters import rest_framework as filters
-from django_filters.fields import IsoDateTimeField
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from chatstore.http.fields import printable
 from chatstore.http.problems import Invalid
+from chatstore.http.times import moment_of
 from chatstore.ids import MAX_BIGINT, uuid_of
 
 INTEGER = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -71,15 +71,15 @@ class UUIDField(forms.Field):
         return found
 
 
-class UTCDateTimeField(IsoDateTimeField):
+class MomentField(forms.Field):
     """ISO 8601, brought to UTC here: PostgreSQL refuses offsets beyond 15:59 that Python takes."""
 
     def to_python(self, value: Any) -> datetime | None:
-        try:
-            found = super().to_python(value)
-            return found.astimezone(UTC) if found else None
-        except (OverflowError, ValueError):
-            raise ValidationError("Is not a point in time.", code="invalid") from None
+        if value in self.empty_values:
+            return None
+        if (found := moment_of(value)) is None:
+            raise ValidationError("Must be a point in time in ISO 8601.", code="invalid")
+        return found
 
 
 class IntegerFilter(filters.NumberFilter):
@@ -90,8 +90,8 @@ class UUIDFilter(filters.UUIDFilter):
     field_class = UUIDField
 
 
-class UTCDateTimeFilter(filters.IsoDateTimeFilter):
-    field_class = UTCDateTimeField
+class MomentFilter(filters.IsoDateTimeFilter):
+    field_class = MomentField
 
 
 class TextFilter(filters.CharFilter):

@@ -6,13 +6,14 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import structlog
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.views import defaults
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 
 from chatstore.http.logs import described
@@ -52,23 +53,12 @@ class Refused(exceptions.APIException):
     default_code = "refused"
 
 
-CODES = {
-    exceptions.NotAuthenticated: "not_authenticated",
-    exceptions.AuthenticationFailed: "invalid_token",
-    exceptions.PermissionDenied: "permission_denied",
-    exceptions.NotFound: "not_found",
-    exceptions.MethodNotAllowed: "method_not_allowed",
-    exceptions.UnsupportedMediaType: "unsupported_media_type",
-    exceptions.Throttled: "throttled",
-}
-
-
 def leaves(detail: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """Walk DRF's nested error detail down to (path, ErrorDetail) pairs."""
     if isinstance(detail, Mapping):
         for name, inner in detail.items():
-            # DRF keys an object's own errors by "non_field_errors"; here their place is the object itself.
-            deeper = path if name in ("", "non_field_errors") else (*path, name)
+            # "" is NON_FIELD_ERRORS_KEY: the place of an object's own errors is the object itself.
+            deeper = path if name == "" else (*path, name)
             yield from leaves(inner, deeper)
     elif isinstance(detail, Sequence) and not isinstance(detail, str):
         for index, inner in enumerate(detail):
@@ -146,8 +136,8 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpRespo
         errors = field_errors(error)
         return problem(request, 422, getattr(error, "code", "validation_error"), sentence(errors), errors=errors)
     if isinstance(error, exceptions.APIException):
-        code = CODES.get(type(error)) or error.default_code
-        return problem(request, error.status_code, code, str(error.detail), headers=headers_of(error))
+        said = cast(exceptions.ErrorDetail, error.detail)
+        return problem(request, error.status_code, str(said.code), str(said), headers=headers_of(error))
     return None
 
 
@@ -164,7 +154,8 @@ def is_api(request: HttpRequest) -> bool:
     return request.path_info.startswith("/api/")
 
 
-def api_not_found(request: HttpRequest, rest: str = "") -> HttpResponse:
+@csrf_exempt
+def api_not_found(request: HttpRequest) -> HttpResponse:
     """Every path below /api/ that no route serves."""
     return problem(request, 404, "not_found", "There is no such path.")
 

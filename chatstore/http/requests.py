@@ -11,6 +11,7 @@ import structlog
 from django.conf import settings
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
+from django.utils.encoding import escape_uri_path
 
 from chatstore.http.logs import log_statement
 from chatstore.ids import new_uuid
@@ -44,7 +45,7 @@ class RequestLogMiddleware:
             log.info(
                 "request",
                 method=request.method,
-                path=request.path,
+                path=escape_uri_path(request.path),
                 status=response.status_code,
                 ms=round((time.perf_counter() - started) * 1000, 1),
             )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 from django.utils.dateparse import parse_datetime
 from rest_framework import serializers
+
+# Python's parser also takes the digits of other scripts, and what follows a NUL.
+WRITTEN_IN = re.compile(r"[0-9TtZz:.,+ -]{1,40}")
 
 
 def wire_time(value: datetime) -> str:
@@ -14,17 +18,25 @@ def wire_time(value: datetime) -> str:
     return value.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
+def moment_of(text: str) -> datetime | None:
+    """The point in time, in UTC, that `text` spells in ISO 8601; without an offset it is UTC already.
+
+    None where it spells none, or one that does not exist in UTC (year 0 or 10000).
+    """
+    try:
+        found = parse_datetime(text) if WRITTEN_IN.fullmatch(text) else None
+        if found is None:
+            return None
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
 class TimeField(serializers.DateTimeField):
     """A point in time; one without an offset is UTC."""
 
     def to_internal_value(self, value: Any) -> datetime:
-        found = None
-        if isinstance(value, str):
-            try:
-                found = parse_datetime(value)
-                found = found and (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
-            except (ValueError, OverflowError):
-                found = None
+        found = moment_of(value) if isinstance(value, str) else None
         if found is None:
             raise serializers.ValidationError("Must be a point in time in ISO 8601.", code="invalid")
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from rest_framework.exceptions import MethodNotAllowed
+from rest_framework.exceptions import MethodNotAllowed, NotAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
@@ -26,12 +26,15 @@ class StrictViewSet(GenericViewSet[Any]):
     # Parameters that name an object and are looked up by the view itself.
     object_parameters: tuple[str, ...] = ()
 
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
+    def check_permissions(self, request: Request) -> None:
+        """Who is calling comes first, what they may do last."""
+        if request.user is None:
+            raise NotAuthenticated
         if self.action is None:
             raise MethodNotAllowed(request.method or "")
         if request.method in ("POST", "PATCH"):
             check_body(request, self.body_limit())
+        super().check_permissions(request)
 
     def body_limit(self) -> int:
         """The largest body of this route, in bytes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Any
 
@@ -10,7 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django_filters import rest_framework as filters
 
-from chatstore.http.parameters import IntegerFilter, TextFilter, UTCDateTimeFilter, UUIDFilter
+from chatstore.http.parameters import IntegerFilter, MomentFilter, TextFilter, UUIDFilter
 from chatstore.ids import uuid_of
 from conversations.models import Message
 
@@ -40,6 +41,13 @@ class OwnerFilter(filters.Filter):
         return qs if value in (None, EVERYBODY) else qs.filter(owner_public_id=value)
 
 
+class ContainedFilter(TextFilter):
+    """Text contained in any case. By regular expression, since SQLite's LIKE knows the cases of ASCII only."""
+
+    def filter(self, qs: QuerySet[Any], value: str) -> QuerySet[Any]:
+        return qs.filter(**{f"{self.field_name}__iregex": re.escape(value)}) if value else qs
+
+
 class SessionFilter(filters.FilterSet):
     workspace = UUIDFilter(help_text="A workspace's public id.")
     owner = OwnerFilter(
@@ -49,8 +57,8 @@ class SessionFilter(filters.FilterSet):
     group = TextFilter()
     agent = TextFilter()
     deleted = TrashFilter(choices=[("true", "true"), ("false", "false")], help_text="`true` lists the trash.")
-    updated_since = UTCDateTimeFilter(field_name="updated_at", lookup_expr="gte", help_text="ISO 8601.")
-    title = TextFilter(lookup_expr="icontains", help_text="Contained in the title, in any case.")
+    updated_since = MomentFilter(field_name="updated_at", lookup_expr="gte", help_text="ISO 8601.")
+    title = ContainedFilter(help_text="Contained in the title, in any case.")
 
 
 class SinceVersionFilter(IntegerFilter):

@@ -120,6 +120,12 @@ class SessionUpdateSerializer(SessionSerializer):
     title = TitleField(required=False, allow_null=True)
 
 
+class SessionRestoreSerializer(SessionSerializer):
+    """Takes nothing, and ignores what only the answer has."""
+
+    workspace_id = title = pocket_id = group_id = agent_id = metadata = None  # type: ignore[assignment]
+
+
 class MessageSerializer(StrictSerializer):
     """One entry of a session. A `tool_call` is a marker: its details live in the tracing system."""
 

@@ -30,6 +30,7 @@ from conversations.api.serializers import (
     BatchSerializer,
     DeletedMessageSerializer,
     MessageSerializer,
+    SessionRestoreSerializer,
     SessionSerializer,
     SessionUpdateSerializer,
 )
@@ -153,9 +154,9 @@ class SessionViewSet(ConversationViewSet):
         serializer = SessionUpdateSerializer(data=body_of(request), partial=True)
         serializer.is_valid(raise_exception=True)
         changes = present(serializer.columns, clearable=("pocket",))
-        changes.pop("workspace_id", None)
-        for name in ("group", "agent"):
-            refuse_change(f"{name}_id", changes.pop(name, None), getattr(session, name))
+        refuse_change("workspace_id", changes.pop("workspace_id", None), session.workspace_id)
+        refuse_change("group_id", changes.pop("group", None), session.group)
+        refuse_change("agent_id", changes.pop("agent", None), session.agent)
         if set(changes) - {"title"} and not session.is_owned_by(self.caller):
             raise PermissionDenied("Only the owner changes anything but the title.")
         return Response(SessionSerializer(services.change_session(session, changes)).data)
@@ -185,8 +186,7 @@ class SessionViewSet(ConversationViewSet):
         """As it was before it was deleted. One that is not deleted stays as it is."""
         session = self.session_named(ref, deleted_too=True)
         self.check_query()
-        if body := body_of(request):
-            raise Invalid("body", {name: ["No such field."] for name in body})
+        SessionRestoreSerializer(data=body_of(request)).is_valid(raise_exception=True)
         return Response(SessionSerializer(services.restore_session(session)).data)
 
 

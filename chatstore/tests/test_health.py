@@ -1,0 +1,182 @@
+"""The service's own routes: health, and the pages of documentation (contract 7)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPResponse
+from typing import Any
+
+import pytest
+from django.test import Client
+from pytest_django import Settings
+
+from chatstore.environment import BASE_DIR
+from conftest import Caller
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(database_url: str, **environment: str) -> Iterator[int]:
+    """gunicorn with this project on this database, as `make run` starts it; gives its port."""
+    port = free_port()
+    chosen = {"DATABASE_URL": database_url, "PORT": str(port), "WEB_WORKERS": "1", "DB_POOL_MIN": "1"}
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:chatstore.gunicorn", "chatstore.wsgi"]
+    server = subprocess.Popen(
+        command,
+        cwd=BASE_DIR,
+        env={**os.environ, **chosen, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(server, port)
+        yield port
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def wait_for(server: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            fetch(port, "GET", "/health/live")
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError("The server did not start.")
+
+
+def fetch(port: int, verb: str, path: str, body: Any = None, **headers: str) -> tuple[HTTPResponse, bytes]:
+    """One request on a connection of its own. A body without a length (an iterator) is sent chunked."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    link = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        link.request(verb, path, body, named)
+        answer = link.getresponse()
+        return answer, answer.read()
+    finally:
+        link.close()
+
+
+HEALTHY = {
+    "status": "healthy",
+    "service": "chatstore",
+    "env": "development",
+    "debug": False,
+    "database": "connected",
+}
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/"])
+def test_it_works(db: None, path: str) -> None:
+    answer = Client().get(path)
+    assert (answer.status_code, answer.json()) == (200, HEALTHY)
+    assert "no-store" in answer.headers["Cache-Control"]
+
+
+def test_the_service_has_a_name(db: None, settings: Settings) -> None:
+    settings.ENVIRONMENT = settings.ENVIRONMENT.model_copy(update={"service_name": "archive", "env": "staging"})
+    assert Client().get("/health").json() == HEALTHY | {"service": "archive", "env": "staging"}
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/live/"])
+def test_being_alive_needs_no_database(path: str) -> None:
+    """Without the `db` fixture any query is an error."""
+    assert Client().get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live"])
+def test_head_is_answered(db: None, path: str) -> None:
+    assert Client().head(path).status_code == 200
+
+
+# While the database is away
+
+
+@pytest.fixture(scope="module")
+def without_database() -> Iterator[int]:
+    with serving(f"postgresql://nobody:hunter2@127.0.0.1:{free_port()}/none") as port:
+        yield port
+
+
+def test_health_is_503(without_database: int) -> None:
+    started = time.monotonic()
+    answer, body = fetch(without_database, "GET", "/health")
+    assert time.monotonic() - started < 2
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    assert json.loads(body) == HEALTHY | {"status": "unhealthy", "database": "unavailable"}
+
+
+def test_it_is_alive(without_database: int) -> None:
+    answer, _ = fetch(without_database, "GET", "/health/live")
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("verb", ["GET", "POST"])
+def test_the_api_answers_503_within_two_seconds(without_database: int, verb: str) -> None:
+    started = time.monotonic()
+    answer, body = fetch(without_database, verb, "/api/sessions/", Authorization="Bearer cst_" + "A" * 43)
+    assert time.monotonic() - started < 2
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert json.loads(body)["code"] == "service_unavailable"
+    assert b"hunter2" not in body
+
+
+def test_without_a_token_it_is_401_all_the_same(without_database: int) -> None:
+    answer, _ = fetch(without_database, "GET", "/api/sessions/")
+    assert answer.status == 401
+
+
+# Open to everybody
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/redoc", "/openapi.json", "/health", "/health/live"])
+def test_no_token_is_needed(db: None, path: str) -> None:
+    assert Client().get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/redoc"])
+def test_no_page_loads_anything_from_elsewhere(db: None, path: str) -> None:
+    page = Client().get(path).content.decode()
+    loaded = re.findall(r"""<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=["']?([^"'\s>]+)""", page)
+    assert loaded
+    assert [source for source in loaded if source.startswith(("http:", "https:", "//"))] == []
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_what_a_page_loads_is_there(db: None, path: str) -> None:
+    page = Client().get(path).content.decode()
+    sources = re.findall(r"""<(?:script|link)\b[^>]*?(?:src|href)=["']?(/[^"'\s>]+)""", page)
+    assert sources
+    assert {source: status_of(source) for source in sources} == dict.fromkeys(sources, 200)
+
+
+def status_of(path: str) -> int:
+    with closing(Client().get(path)) as answer:
+        return answer.status_code
+
+
+def test_the_description_names_the_routes_as_they_are_written(db: None) -> None:
+    paths = Client().get("/openapi.json").json()["paths"]
+    assert {"/api/sessions/", "/api/messages/", "/api/me/", "/api/users/"} <= set(paths)
+
+
+def test_a_caller_may_send_a_token_anyway(alice: Caller) -> None:
+    assert alice.get("/health").status_code == 200
