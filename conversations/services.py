@@ -111,11 +111,12 @@ def change_session(session: Session, changes: Mapping[str, Any]) -> Session:
         row = locked(session)
         if row.deleted_at:
             raise SessionGone
-        differing = difference(row, changes)
-        if "title" in changes and not row.titled:
-            differing["titled"] = True
-        if differing:
-            write_session(row, **differing, updated_at=Greatest("updated_at", timezone.now()))
+        titled = row.titled or "title" in changes
+        if differing := difference(row, changes):
+            moment = Greatest("updated_at", timezone.now())
+            write_session(row, **differing, titled=titled, updated_at=moment)
+        elif titled != row.titled:  # Nothing that anybody sees: no new version.
+            Session.objects.filter(pk=row.pk).update(titled=True)
     return row
 
 
@@ -249,6 +250,8 @@ def made_by(session: Session, retry: Retry) -> Any:
 def replayed_messages(session: Session, retry: Retry | None) -> list[Message]:
     assert retry is not None
     rows = list(made_by(session, retry).order_by("idempotency_index"))
+    if not rows:  # Purged in this very moment.
+        raise SessionGone
     retry.check(rows[0].idempotency_digest)
     if any(row.deleted_at for row in rows):
         raise MessageGone

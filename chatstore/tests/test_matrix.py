@@ -94,9 +94,7 @@ MATRIX = {
     "docs": page("/docs"),
     "redoc": page("/redoc"),
     "redoc.js": page("/redoc.js"),
-    "api/": Route(
-        {"page": "/api/nothing/here"}, {method: {"page": NOT_FOUND} for method in METHODS}, public=True
-    ),
+    "api/": Route({"page": "/api/nothing/here"}, {method: {"page": NOT_FOUND} for method in METHODS}, public=True),
     "api/me": Route({"self": "/api/me/"}, {"GET": {"self": OK}}),
     "api/me/tokens": Route(
         {"self": "/api/me/tokens/"}, {"GET": {"self": OK}, "POST": {"self": MADE}}, {"POST": {"name": "laptop"}}

@@ -274,3 +274,8 @@ def test_422_comes_before_409(alice: Caller, session: Session) -> None:
     Message.objects.update(status="streaming")
     assert alice.patch(f"/api/messages/{message.pk}/", {"tokens": "5"}).status_code == 422
     assert alice.patch(f"/api/messages/{message.pk}/", {"tokens": 5}).status_code == 409
+
+
+def test_of_very_many_unknown_fields_a_hundred_are_told(alice: Caller) -> None:
+    answer = alice.post("/api/sessions/", {f"field-{number}": 1 for number in range(5000)})
+    assert (answer.status_code, len(answer.json()["errors"])) == (422, 100)

@@ -338,3 +338,11 @@ def test_the_second_user_message_names_nothing(alice: Caller, auto_title: None, 
 def test_titles_are_left_alone_by_default(alice: Caller, session: Session) -> None:
     new_message(session)
     assert alice.get(session_url(session)).json()["title"] == "New Chat"
+
+
+def test_giving_the_title_that_it_has_changes_nothing_but_keeps_it(alice: Caller, auto_title: None) -> None:
+    session = alice.post("/api/sessions/").json()
+    path = f"/api/sessions/{session['id']}/"
+    assert alice.patch(path, {"title": session["title"]}).json() == session
+    alice.post(f"{path}messages/", {"role": "user", "content": "When is the Pantheon open?"})
+    assert alice.get(path).json()["title"] == session["title"]

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
@@ -216,6 +216,7 @@ BOUNDED = settings(
     derandomize=True,
     deadline=None,
     database=None,
+    phases=[Phase.generate],  # Shrinking a failure takes minutes; the steps up to it are few.
     suppress_health_check=list(HealthCheck),
 )
 
