@@ -1,4 +1,4 @@
-"""The settings an operator can change, read from the environment and from `.env`.
+"""The settings an operator can change, read from the environment and from `.env` (or the file ENV_FILE names).
 
 Each field's description is the one source of `.env.example` and of the table in
 `docs/operations.md` (`manage.py generated` writes both, `make check` holds them to it).
@@ -7,6 +7,7 @@ Each field's description is the one source of `.env.example` and of the table in
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -26,7 +27,7 @@ class Environment(BaseSettings):
     which names the variable and, since values may be secrets, never repeats them."""
 
     model_config = SettingsConfigDict(
-        env_file=BASE_DIR / ".env",
+        env_file=os.environ.get("ENV_FILE", BASE_DIR / ".env"),
         env_ignore_empty=True,
         extra="ignore",
         hide_input_in_errors=True,

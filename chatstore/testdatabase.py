@@ -103,6 +103,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     for name in Environment.model_fields:
         os.environ.pop(name.upper(), None)
     Environment.model_config["env_file"] = None
+    os.environ["ENV_FILE"] = os.devnull  # For the processes that tests start.
     os.environ["DB_POOL_MAX"] = "60"
     url, said = database(early_config)
     os.environ["DATABASE_URL"] = url

@@ -22,7 +22,7 @@ PRODUCTION = {
 
 def start(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Python with the settings of `environment`, as a supervisor would start it."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "ENV_FILE") if name in os.environ}
     return subprocess.run(
         [sys.executable, *code.split()],
         cwd=BASE_DIR,
