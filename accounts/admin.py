@@ -1,7 +1,7 @@
 """People, their workspaces and their tokens, as staff see them.
 
 Whoever may reset a person's password or issue a token for them can become them. So staff who are not
-superusers may act only on people who hold no powers (`manageable`).
+superusers may act only on people who hold no powers (`manageable_by`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth import admin as auth
 from django.contrib.auth.models import Group
 from django.db import models, transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet, Value
+from django.db.models import Q, QuerySet, Value
 from django.db.models.functions import Lower
 from django.db.models.lookups import Exact
 from django.http import HttpRequest, HttpResponse
@@ -34,21 +34,10 @@ ASKED_OF_NEW_USERS = ("username", "name", "email", "usable_password", "password1
 MEMBERS_SHOWN = 100
 
 
-def manageable(staff: Any, users: QuerySet[User]) -> QuerySet[User]:
-    """Those of `users` on whom `staff` may act: everybody for a superuser; for other staff themselves, and
-    whoever holds no powers over this site."""
-    if staff.is_superuser:
-        return users
-    grouped = Exists(User.groups.through.objects.filter(user=OuterRef("pk")))
-    permitted = Exists(User.user_permissions.through.objects.filter(user=OuterRef("pk")))
-    powerful = Q(is_staff=True) | Q(is_superuser=True) | Q(grouped) | Q(permitted)
-    return users.filter(Q(pk=staff.pk) | ~powerful)
-
-
 def may_manage(staff: Any, user: User) -> bool:
     """The same for one user. Remembered on the instance: a page of the admin asks many times."""
     if "manageable" not in vars(user):
-        vars(user)["manageable"] = manageable(staff, User.objects.filter(pk=user.pk)).exists()
+        vars(user)["manageable"] = User.objects.filter(pk=user.pk).manageable_by(staff).exists()
     return bool(vars(user)["manageable"])
 
 
@@ -126,7 +115,8 @@ class UserAdmin(BoundedAdmin, auth.UserAdmin):
         wanted = set(chosen.values_list("pk", flat=True))
         word = "activated" if active else "deactivated"
         with transaction.atomic():
-            changed = list(manageable(request.user, chosen).exclude(pk=cast(User, request.user).pk))
+            ours = User.objects.filter(pk__in=wanted).manageable_by(request.user)
+            changed = list(ours.exclude(pk=cast(User, request.user).pk))
             User.objects.filter(pk__in=[user.pk for user in changed]).update(is_active=active)
             log_changes(request, changed, f"{word.capitalize()}.")
         said = f"{len(changed)} {word}."
@@ -365,7 +355,7 @@ class ApiTokenAdmin(BoundedAdmin):
         return False
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        kwargs["queryset"] = manageable(request.user, User.objects.filter(is_active=True))
+        kwargs["queryset"] = User.objects.filter(is_active=True).manageable_by(request.user)
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:

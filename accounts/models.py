@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from django.contrib.auth.models import AbstractUser
 from django.contrib.auth.models import UserManager as DjangoUserManager
 from django.db import IntegrityError, models, transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Lower
 from django.utils import timezone
 
@@ -32,7 +32,19 @@ class Retryable(models.Model):
         abstract = True
 
 
-class UserManager(DjangoUserManager["User"]):
+class UserQuerySet(models.QuerySet["User"]):
+    def manageable_by(self, caller: Any) -> Self:
+        """Those on whom `caller` may act: everybody for a superuser; for others themselves, and whoever holds
+        no powers over this site. Whoever may change a person can become them."""
+        if caller.is_superuser:
+            return self
+        grouped = Exists(User.groups.through.objects.filter(user=OuterRef("pk")))
+        permitted = Exists(User.user_permissions.through.objects.filter(user=OuterRef("pk")))
+        powerful = Q(is_staff=True) | Q(is_superuser=True) | Q(grouped) | Q(permitted)
+        return self.filter(Q(pk=caller.pk) | ~powerful)
+
+
+class UserManager(DjangoUserManager.from_queryset(UserQuerySet)):  # type: ignore[misc]
     """People come with a personal workspace, whichever way they are made."""
 
     def create_user(self, username: str | None = None, *args: Any, **fields: Any) -> User:
@@ -127,6 +139,12 @@ class Workspace(models.Model):
         return f"{self.name} ({self.public_id})"
 
 
+class MembershipQuerySet(models.QuerySet["Membership"]):
+    def role_of(self, user: User, workspace: str) -> models.Subquery:
+        """The role of `user` in the workspace that the outer query names by its column `workspace`."""
+        return models.Subquery(self.filter(user=user, workspace=models.OuterRef(workspace)).values("role"))
+
+
 class Membership(models.Model):
     """A user's place in a workspace. It counts from the next request (contract 2)."""
 
@@ -138,6 +156,8 @@ class Membership(models.Model):
     workspace = models.ForeignKey(Workspace, models.CASCADE, to_field="public_id", related_name="memberships")
     role = models.CharField(max_length=16, choices=Role, default=Role.MEMBER)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = MembershipQuerySet.as_manager()
 
     class Meta:
         constraints = [

@@ -18,7 +18,8 @@ ON_ONESELF = {"retrieve", "partial_update"}
 
 
 class UserPermission(BasePermission):
-    """Django's permission for the verb, or oneself (contract 6). Superusers are for superusers only."""
+    """Django's permission for the verb, or oneself (contract 6). To change people it must also be one of those
+    on whom the caller may act."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         action = view.action  # type: ignore[attr-defined]
@@ -28,5 +29,6 @@ class UserPermission(BasePermission):
         action = view.action  # type: ignore[attr-defined]
         if obj.pk == request.user.pk and action in ON_ONESELF:
             return True
-        guarded = obj.is_superuser and action != "retrieve" and not request.user.is_superuser
-        return not guarded and request.user.has_perm(VERBS[action])
+        if not request.user.has_perm(VERBS[action]):
+            return False
+        return action == "retrieve" or User.objects.filter(pk=obj.pk).manageable_by(request.user).exists()

@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, cast
+from typing import cast
 
-from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
-from django.utils import timezone
+from django.db.models import Prefetch, QuerySet, prefetch_related_objects
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.exceptions import NotFound, PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.models import ApiToken, User
+from accounts import services
+from accounts.models import ApiToken, Membership, User
 from accounts.permissions import UserPermission
 from accounts.serializers import (
     ApiTokenSerializer,
@@ -27,7 +25,6 @@ from chatstore.http.pagination import KeysetPagination
 from chatstore.http.problems import Invalid
 from chatstore.http.viewsets import StrictViewSet
 from chatstore.ids import row_id_of
-from chatstore.retries import Retry
 
 
 def caller(request: Request) -> User:
@@ -42,8 +39,8 @@ class MeViewSet(StrictViewSet):
         """The caller, with identities, and workspaces with the caller's role in each."""
         self.check_query()
         user = caller(request)
-        memberships = user.memberships.select_related("workspace").order_by("id")
-        user._prefetched_objects_cache = {"memberships": memberships}  # type: ignore[attr-defined]
+        memberships = Membership.objects.select_related("workspace").order_by("id")
+        prefetch_related_objects([user], Prefetch("memberships", memberships))
         return Response(MeSerializer(user).data)
 
 
@@ -77,7 +74,10 @@ class ApiTokenViewSet(StrictViewSet):
         serializer = ApiTokenSerializer(data=body_of(request))
         serializer.is_valid(raise_exception=True)
         retry = retry_of(request, "me/tokens", serializer.validated_data)
-        token, text = issue(caller(request), serializer.validated_data, retry)
+        try:
+            token, text = services.issue_token(caller(request), serializer.validated_data, retry)
+        except services.ExpiryPassed:
+            raise Invalid("body", {"expires_at": ["Must be in the future."]}) from None
         body = ApiTokenSerializer(token).data | {"token": text}
         headers = {REPLAYED: "true"} if text is None else None
         return Response(body, status.HTTP_201_CREATED, headers=headers)
@@ -96,44 +96,6 @@ class ApiTokenViewSet(StrictViewSet):
         self.check_query()
         token.revoke()
         return Response(status=status.HTTP_204_NO_CONTENT)
-
-
-def issue(user: User, fields: dict[str, Any], retry: Retry | None) -> tuple[ApiToken, str | None]:
-    """A new token and its text, or the one that this key made before, whose text is gone."""
-    made_before = ApiToken.objects.filter(user=user, idempotency_key=retry.key if retry else None)
-    try:
-        if not retry or not made_before.exists():
-            refuse_the_past(fields["expires_at"])
-            with transaction.atomic():
-                return ApiToken.objects.issue(user, **fields, **(retry.columns if retry else {}))
-    except IntegrityError:  # The same key came twice at once.
-        if not made_before.exists():
-            raise
-    token = made_before.get()
-    if retry:
-        retry.check(token.idempotency_digest)
-    return token, None
-
-
-def refuse_the_past(expires_at: datetime | None) -> None:
-    if expires_at and expires_at <= timezone.now():
-        raise Invalid("body", {"expires_at": ["Must be in the future."]})
-
-
-def make_user(maker: User, fields: dict[str, Any], retry: Retry | None) -> tuple[User, bool]:
-    """A new user, or the one that this key made before; and whether it is new. 422 for a taken username."""
-    remembered = retry.columns if retry else {}
-    made_before = User.objects.filter(created_by=maker, idempotency_key=retry.key if retry else None)
-    try:
-        if not retry or not made_before.exists():
-            return User.objects.create_user(**fields, **remembered, created_by=maker), True
-    except IntegrityError:  # The username is taken, or the same key came twice at once.
-        if not retry or not made_before.exists():
-            raise Invalid("body", {"username": ["Is taken."]}) from None
-    user = made_before.get()
-    if retry:
-        retry.check(user.idempotency_digest)
-    return user, False
 
 
 class UserViewSet(StrictViewSet):
@@ -170,7 +132,10 @@ class UserViewSet(StrictViewSet):
         serializer = UserSerializer(data=body_of(request))
         serializer.is_valid(raise_exception=True)
         retry = retry_of(request, "users", serializer.validated_data)
-        user, created = make_user(caller(request), serializer.validated_data, retry)
+        try:
+            user, created = services.make_user(caller(request), serializer.validated_data, retry)
+        except services.UsernameTaken:
+            raise Invalid("body", {"username": ["Is taken."]}) from None
         headers = None if created else {REPLAYED: "true"}
         return Response(UserSerializer(user).data, status.HTTP_201_CREATED, headers=headers)
 

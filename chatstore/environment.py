@@ -105,7 +105,7 @@ class Environment(BaseSettings):
         None, ge=1, description="Live sessions a user may own; one more is answered 400. Not set: no limit."
     )
     max_content_bytes: int = Field(
-        1024 * 1024, ge=1, le=8 * 1024 * 1024, description="The largest message content, in UTF-8 bytes."
+        1024 * 1024, ge=1, le=4 * 1024 * 1024, description="The largest message content, in UTF-8 bytes."
     )
 
     @field_validator("allowed_hosts", "csrf_trusted_origins", "cors_origins", mode="before")

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from chatstore.environment import Environment
+from typing import Any
 
-environment = Environment()
+from gunicorn.glogging import Logger
 
-bind = f"{environment.host}:{environment.port}"
+from chatstore.settings import ENVIRONMENT
+
+
+class LoggerWithoutContent(Logger):
+    """gunicorn's own log, without what a client sent: a malformed request can hold a token or a message."""
+
+    def warning(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        text = str(msg)
+        super().warning(text.partition(":")[0] if text.startswith("Invalid request") else msg, *args, **kwargs)
+
+    def exception(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        super().exception(msg, *(str(arg).partition("?")[0] for arg in args), **kwargs)
+
+
+logger_class = LoggerWithoutContent
+
+bind = f"{ENVIRONMENT.host}:{ENVIRONMENT.port}"
 worker_class = "gthread"
-workers = environment.web_workers
-threads = environment.web_threads
+workers = ENVIRONMENT.web_workers
+threads = ENVIRONMENT.web_threads
 # No preload: a connection pool opened before the fork would be shared by processes and break.
-preload_app = False
 keepalive = 5
-graceful_timeout = 30
+# The longest that gunicorn has: filters of 255 characters each, percent-encoded, make long lines.
+limit_request_line = 8190
 control_socket_disable = True
-# Each request is one line of our own log.
-accesslog = None

@@ -3,10 +3,9 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.generic import TemplateView
-from drf_spectacular.views import SpectacularJSONAPIView
 
 from chatstore.http.health import health, live
-from chatstore.http.openapi import RedocView, SwaggerView, redoc_script
+from chatstore.http.openapi import OpenAPIView, RedocView, SwaggerView, redoc_script
 from chatstore.http.problems import api_not_found
 
 handler400 = "chatstore.http.problems.bad_request"
@@ -17,11 +16,12 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     re_path(r"^health/?$", health, name="health"),
     re_path(r"^health/live/?$", live, name="health-live"),
-    path("openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
+    path("openapi.json", OpenAPIView.as_view(), name="openapi"),
     path("docs", SwaggerView.as_view(url_name="openapi"), name="docs"),
     path("redoc", RedocView.as_view(url_name="openapi"), name="redoc"),
     path("redoc.js", redoc_script, name="redoc-script"),
     path("api/", include("accounts.urls")),
     path("api/", include("conversations.api.urls")),
-    re_path(r"^api/", api_not_found, name="api-not-found"),
+    path("api", api_not_found),
+    re_path(r"^api/", api_not_found),
 ]

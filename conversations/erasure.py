@@ -127,6 +127,7 @@ def delete_account(user: User) -> None:
     Identity.objects.filter(user=user).delete()
     Membership.objects.filter(user=user).delete()
     personal(user).delete()
+    User.objects.filter(created_by=user).update(idempotency_key=None, idempotency_digest=None)  # Their words.
     User.objects.filter(pk=user.pk).delete()
 
 

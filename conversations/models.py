@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Self
 
 from django.db import models
-from django.db.models import F, OuterRef, Q, Subquery
+from django.db.models import F, Q
 
 from accounts.models import Membership, Retryable, User, Workspace
 from chatstore.ids import new_uuid, row_id_of, uuid_of
@@ -30,8 +30,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
         A scalar subquery, one look into the index for each row that a page shows. PostgreSQL turns IN and
         EXISTS into a join, and then sorts all of somebody's sessions to show the first fifty.
         """
-        role = Membership.objects.filter(user=user, workspace=OuterRef("workspace_id")).values("role")
-        return self.annotate(role_of_caller=Subquery(role))
+        return self.annotate(role_of_caller=Membership.objects.role_of(user, "workspace_id"))
 
     def owned_by(self, user: User) -> Self:
         """The user's own, in workspaces they are still a member of."""

@@ -66,3 +66,9 @@ def test_a_deactivated_person_gets_no_token() -> None:
     with pytest.raises(CommandError):
         createtoken("someone@example.com")
     assert ApiToken.objects.count() == 1
+
+
+def test_an_email_too_long_to_store_is_refused() -> None:
+    with pytest.raises(CommandError):
+        createtoken(f"{'a' * 64}@{'.'.join(['b' * 60] * 4)}.example")
+    assert not User.objects.exists()

@@ -213,3 +213,23 @@ def test_the_key_stands_for_its_content(clerk: Caller) -> None:
 def test_keys_belong_to_who_made_them(clerk: Caller, sam: Caller) -> None:
     clerk.post(URL, {"username": "new"}, Idempotency_Key="k")
     assert sam.post(URL, {"username": "newer"}, Idempotency_Key="k").status_code == 201
+
+
+@pytest.fixture
+def manager(alice: Caller) -> Caller:
+    """Alice, who may change and deactivate people."""
+    alice.user.user_permissions.set(Permission.objects.filter(codename__in=["change_user", "delete_user"]))
+    return alice
+
+
+@pytest.mark.parametrize("powers", ["is_staff", "is_superuser"])
+def test_people_with_powers_are_changed_by_superusers_only(manager: Caller, mallory: Caller, powers: str) -> None:
+    User.objects.filter(pk=mallory.user.pk).update(**{powers: True})
+    path = f"/api/users/{mallory.user.pk}/"
+    assert manager.patch(path, {"email": "alice@example.com"}).status_code == 403
+    assert manager.delete(path).status_code == 403
+
+
+def test_people_without_powers_are_changed_by_permission(manager: Caller, mallory: Caller) -> None:
+    path = f"/api/users/{mallory.user.pk}/"
+    assert manager.patch(path, {"is_active": False}).json()["is_active"] is False

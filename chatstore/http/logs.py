@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -54,5 +55,8 @@ def exception_without_values(_: WrappedLogger, __: str, event: EventDict) -> Eve
 
 def log_statement(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
     """A database execute wrapper (LOG_SQL): the statement's text, never its parameters."""
-    log.info("sql", statement=sql)
-    return execute(sql, params, many, context)
+    started = time.perf_counter()
+    try:
+        return execute(sql, params, many, context)
+    finally:
+        log.info("sql", statement=sql, ms=round((time.perf_counter() - started) * 1000, 1))

@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
+from itertools import islice
 from typing import Any, Literal, cast
 
 import structlog
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, TooManyFieldsSent
 from django.db import IntegrityError, InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
@@ -25,6 +26,7 @@ Where = Literal["body", "query", "path", "header"]
 log = structlog.get_logger("chatstore.problem")
 
 RETRY_AFTER_SECONDS = 1
+MAX_ERRORS_TOLD = 100
 
 
 class Invalid(exceptions.ValidationError):
@@ -68,11 +70,11 @@ def leaves(detail: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str
 
 
 def field_errors(error: exceptions.ValidationError) -> list[dict[str, Any]]:
-    """The `errors` of a 422: `loc`, `msg` and `type` of each."""
+    """The `errors` of a 422: `loc`, `msg` and `type` of each, the first hundred."""
     where = getattr(error, "where", "body")
     return [
         {"loc": list(path), "msg": str(detail), "type": getattr(detail, "code", "invalid")}
-        for path, detail in leaves(error.detail, (where,))
+        for path, detail in islice(leaves(error.detail, (where,)), MAX_ERRORS_TOLD)
     ]
 
 
@@ -125,6 +127,10 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpRespo
     if isinstance(error, IntegrityError):  # What a row stands on was deleted at the same moment.
         log.error("conflict", error=described(error.__cause__ or error))
         error = Conflict("Something this needs was changed or deleted at the same time.")
+    elif isinstance(error, TooManyFieldsSent):
+        error = Invalid("query", {"": ["Too many parameters."]})
+    elif isinstance(error, UnreadablePostError):  # The client went away; nobody reads this.
+        error = Refused("The body did not arrive.", code="incomplete_body")
     elif isinstance(error, Http404):
         error = exceptions.NotFound()
     elif isinstance(error, PermissionDenied):
@@ -151,12 +157,12 @@ def headers_of(error: exceptions.APIException) -> dict[str, str]:
 
 
 def is_api(request: HttpRequest) -> bool:
-    return request.path_info.startswith("/api/")
+    return request.path_info.startswith("/api/") or request.path_info == "/api"
 
 
 @csrf_exempt
 def api_not_found(request: HttpRequest) -> HttpResponse:
-    """Every path below /api/ that no route serves."""
+    """Every path from /api on that no route serves."""
     return problem(request, 404, "not_found", "There is no such path.")
 
 

@@ -50,6 +50,8 @@ class RequestLogMiddleware:
                 ms=round((time.perf_counter() - started) * 1000, 1),
             )
         response["X-Request-ID"] = request_id
+        if request.method == "HEAD" and not response.streaming:
+            response.content = b""  # Its length has been told; gunicorn warns of a body.
         return response
 
 

@@ -30,8 +30,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(database_url: str, **environment: str) -> Iterator[int]:
-    """gunicorn with this project on this database, as `make run` starts it; gives its port."""
+def serving(database_url: str, log: Any = subprocess.DEVNULL, **environment: str) -> Iterator[int]:
+    """gunicorn with this project on this database, as `make run` starts it, its log in the file `log`; gives
+    its port."""
     port = free_port()
     chosen = {"DATABASE_URL": database_url, "PORT": str(port), "WEB_WORKERS": "1", "DB_POOL_MIN": "1"}
     command = [sys.executable, "-m", "gunicorn", "-c", "python:chatstore.gunicorn", "chatstore.wsgi"]
@@ -39,8 +40,8 @@ def serving(database_url: str, **environment: str) -> Iterator[int]:
         command,
         cwd=BASE_DIR,
         env={**os.environ, **chosen, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
     )
     try:
         wait_for(server, port)
@@ -180,3 +181,16 @@ def test_the_description_names_the_routes_as_they_are_written(db: None) -> None:
 
 def test_a_caller_may_send_a_token_anyway(alice: Caller) -> None:
     assert alice.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live"])
+def test_a_supervisor_knows_only_an_address(db: None, path: str) -> None:
+    assert Client().get(path, headers={"Host": "10.0.0.7:8000"}).status_code == 200
+    assert Client().get("/api/me", headers={"Host": "10.0.0.7:8000"}).status_code == 400
+
+
+@pytest.mark.parametrize("query", ["version=%00", "version=a%0d%0ab", "lang=%00"])
+def test_no_parameter_breaks_the_description(db: None, query: str) -> None:
+    answer = Client().get(f"/openapi.json?{query}")
+    assert answer.status_code == 200
+    assert answer.headers["Content-Disposition"] == 'inline; filename="openapi.json"'

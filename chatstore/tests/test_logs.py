@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from django.conf import settings as project
 from django.db import IntegrityError, connection, transaction
 from pytest_django import Settings
 
+from chatstore.tests.test_health import fetch, serving
 from conftest import Caller, new_message
 from conversations.models import Message, Session
 
@@ -189,3 +192,24 @@ def test_the_text_of_an_object_shows_no_words(session: Session, model: type[Sess
     Session.objects.filter(pk=session.pk).update(title=SECRET)
     new_message(session, SECRET)
     assert SECRET not in f"{model.objects.get()} {model.objects.get()!r}"
+
+
+MALFORMED = [
+    b"GET /health HTTP/1.1\r\nAuthorization Bearer cst_SECRET\r\n\r\n",
+    b"GET /api/sessions/?title=SECRET words HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"POST /api/sessions/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nSECRET\r\n",
+]
+
+
+def test_the_servers_own_log_holds_nothing_of_a_malformed_request(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as file, serving(f"sqlite:///{tmp_path}/none.sqlite3", file) as port:
+        for request in MALFORMED:
+            with socket.create_connection(("127.0.0.1", port), 10) as link:
+                link.sendall(request)
+                assert link.recv(20).startswith(b"HTTP/1.1 4")
+        fetch(port, "HEAD", "/health/live")
+    written = log.read_text()
+    assert written.count("Invalid request") >= 2
+    assert "SECRET" not in written
+    assert "no-body" not in written

@@ -77,6 +77,10 @@ def page(path: str, status: int = 200) -> Route:
     return Route({"page": path}, {"GET": {"page": ALL([str(status)] * len(KNOWN))}}, public=True)
 
 
+def nothing(path: str) -> Route:
+    return Route({"page": path}, {method: {"page": NOT_FOUND} for method in METHODS}, public=True)
+
+
 SESSION_MISSING = {**MISSING, "deleted": NOT_FOUND}
 MESSAGE_MISSING = {**SESSION_MISSING, "of-deleted": NOT_FOUND}
 MESSAGES_READ = {"live": OWNER_AND_ADMIN, "by-uuid": OWNER_AND_ADMIN, **SESSION_MISSING}
@@ -94,7 +98,8 @@ MATRIX = {
     "docs": page("/docs"),
     "redoc": page("/redoc"),
     "redoc.js": page("/redoc.js"),
-    "api/": Route({"page": "/api/nothing/here"}, {method: {"page": NOT_FOUND} for method in METHODS}, public=True),
+    "api": nothing("/api"),
+    "api/": nothing("/api/nothing/here"),
     "api/me": Route({"self": "/api/me/"}, {"GET": {"self": OK}}),
     "api/me/tokens": Route(
         {"self": "/api/me/tokens/"}, {"GET": {"self": OK}, "POST": {"self": MADE}}, {"POST": {"name": "laptop"}}

@@ -279,3 +279,13 @@ def test_422_comes_before_409(alice: Caller, session: Session) -> None:
 def test_of_very_many_unknown_fields_a_hundred_are_told(alice: Caller) -> None:
     answer = alice.post("/api/sessions/", {f"field-{number}": 1 for number in range(5000)})
     assert (answer.status_code, len(answer.json()["errors"])) == (422, 100)
+
+
+def test_too_many_parameters_are_422(alice: Caller) -> None:
+    assert alice.get(f"/api/sessions/?{'&'.join(['a'] * 1100)}").status_code == 422
+
+
+def test_a_batch_of_very_many_unknown_fields_is_answered_shortly(alice: Caller, session: Session) -> None:
+    message = {f"field-{number}": 1 for number in range(120)}
+    answer = alice.post(f"/api/sessions/{session.pk}/messages/batch/", {"messages": [message] * 100})
+    assert (answer.status_code, len(answer.json()["errors"])) == (422, 100)

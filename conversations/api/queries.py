@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import QuerySet
 
 from accounts.models import Membership, User, Workspace
 from conversations.models import Message, Session, SessionQuerySet
@@ -56,8 +56,8 @@ def session_named(ref: str, caller: User, *, deleted_too: bool = False) -> Sessi
 
 def message_numbered(row_id: int, caller: User) -> Message | None:
     """A live message with its session, which knows the caller's role."""
-    role = Membership.objects.filter(user=caller, workspace=OuterRef("session__workspace_id")).values("role")
-    messages = Message.objects.live().select_related("session").annotate(role_of_caller=Subquery(role))
+    role = Membership.objects.role_of(caller, "session__workspace_id")
+    messages = Message.objects.live().select_related("session").annotate(role_of_caller=role)
     message = messages.filter(pk=row_id).first()
     if message is not None:
         message.session.role_of_caller = vars(message)["role_of_caller"]
@@ -90,6 +90,6 @@ def with_session(rows: Iterable[dict[str, Any]], session: Session) -> list[dict[
 
 def workspace_with_role(public_id: Any, caller: User) -> tuple[Workspace | None, str | None]:
     """A workspace and the caller's role in it, None for a stranger."""
-    role = Membership.objects.filter(user=caller, workspace=OuterRef("public_id")).values("role")
-    workspace = Workspace.objects.filter(public_id=public_id).annotate(role=Subquery(role)).first()
+    role = Membership.objects.role_of(caller, "public_id")
+    workspace = Workspace.objects.filter(public_id=public_id).annotate(role=role).first()
     return workspace, vars(workspace)["role"] if workspace else None

@@ -92,10 +92,12 @@ def test_everybody_else_keeps_everything(eve: Caller, alice: Caller, sam: Caller
 
 
 def test_users_whom_they_made_stay(eve: Caller) -> None:
-    made = User.objects.create_user("made", created_by=eve.user)
+    key = {"idempotency_key": "eve's word", "idempotency_digest": "0" * 64}
+    made = User.objects.create_user("made", created_by=eve.user, **key)
     erased(eve.user.pk)
-    assert User.objects.get() == made
-    assert User.objects.get().created_by is None
+    left = User.objects.get()
+    assert left == made
+    assert (left.created_by, left.idempotency_key, left.idempotency_digest) == (None, None, None)
 
 
 def test_their_token_opens_nothing(eve: Caller) -> None:

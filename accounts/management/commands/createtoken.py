@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.core.validators import validate_email
+from django.core.validators import MaxLengthValidator, validate_email
 
 from accounts.models import LOCAL_ISSUER, ApiToken, User
 
@@ -25,6 +25,7 @@ class Command(BaseCommand):
         email = options["email"].strip().lower()
         try:
             validate_email(email)
+            MaxLengthValidator(User._meta.get_field("email").max_length)(email)
         except ValidationError:
             raise CommandError(f"{options['email']!r} is not an email address.") from None
         user, created = User.objects.of_identity(LOCAL_ISSUER, email, email=email)

@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand
 
 from accounts.models import LOCAL_ISSUER, ApiToken, User
-from conversations.credentials import Credentials
+from conversations.management.credentials import Credentials
 from conversations.seeding import story
 
 STAFF = "admin"
