@@ -80,6 +80,14 @@ def sam(db: None) -> Caller:
 
 
 @pytest.fixture
+def staff(sam: Caller) -> Client:
+    """Sam, logged in to the admin."""
+    client = Client()
+    client.force_login(sam.user)
+    return client
+
+
+@pytest.fixture
 def nobody(db: None) -> Caller:
     return Caller(None, "")
 

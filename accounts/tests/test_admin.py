@@ -28,13 +28,6 @@ PASSWORD = "correct horse battery staple"
 
 
 @pytest.fixture
-def staff(sam: Caller) -> Client:
-    client = Client()
-    client.force_login(sam.user)
-    return client
-
-
-@pytest.fixture
 def helen(db: None) -> User:
     """The help desk: staff with every permission on accounts and groups, but no superuser."""
     helen = User.objects.create_user("helen", email="helen@example.com", is_staff=True)

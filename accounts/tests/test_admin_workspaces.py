@@ -13,13 +13,6 @@ from accounts.tests.test_admin import MEMBERSHIPS, WORKSPACES, act, form_of, fou
 from conftest import Caller, new_session
 
 
-@pytest.fixture
-def staff(sam: Caller) -> Client:
-    client = Client()
-    client.force_login(sam.user)
-    return client
-
-
 def new_member(user: User | None, role: str = "member") -> dict[str, Any]:
     assert user is not None
     return {"new_members-0-user": user.pk, "new_members-0-role": role, "new_members-TOTAL_FORMS": "1"}

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
+from django.core.management import call_command
+from django.test import Client
 
 from accounts.models import ApiToken, User
 from conftest import Caller, row
@@ -233,3 +235,12 @@ def test_people_with_powers_are_changed_by_superusers_only(manager: Caller, mall
 def test_people_without_powers_are_changed_by_permission(manager: Caller, mallory: Caller) -> None:
     path = f"/api/users/{mallory.user.pk}/"
     assert manager.patch(path, {"is_active": False}).json()["is_active"] is False
+
+
+@pytest.mark.django_db
+def test_createsuperuser_makes_staff_with_a_personal_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", "correct horse battery staple")
+    call_command("createsuperuser", "--noinput", username="root", email="root@example.com", verbosity=0)
+    root = User.objects.get()
+    assert (root.is_staff, root.is_superuser, root.memberships.get().role) == (True, True, "admin")
+    assert Client().login(username="root", password="correct horse battery staple")

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import connection
 from django.test import RequestFactory
 
-from chatstore.tests.test_health import fetch, serving
+from chatstore.tests.serving import fetch, serving
 from chatstore.wsgi import application
 from conftest import Caller
 from conversations.models import Message, Session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -10,14 +11,19 @@ import pytest
 
 from chatstore.environment import BASE_DIR, DEVELOPMENT_SECRET_KEY
 
-PRODUCTION = {
-    "ENV": "production",
-    "SECRET_KEY": "x0-Q7wq3nJ5r8Tz1vB6mK9pL2sD4fG7hYcXeWuIoPaZ-uN3tR5yE8qA1",
-    "ALLOWED_HOSTS": "chat.example.com",
-    "BEHIND_TLS_PROXY": "true",
-    "DATABASE_URL": "postgresql://u:p@127.0.0.1:1/chat",
-    "CORS_ORIGINS": "https://app.example.com",
-}
+OPERATIONS = (BASE_DIR / "docs/operations.md").read_text()
+SECRET_KEY = "x0-Q7wq3nJ5r8Tz1vB6mK9pL2sD4fG7hYcXeWuIoPaZ-uN3tR5yE8qA1"
+
+
+def production() -> dict[str, str]:
+    """The block of docs/operations.md, with a secret in the place of how to make one."""
+    (block,) = re.findall(r"```\n(ENV=production\n.*?)```", OPERATIONS, re.DOTALL)
+    settings = dict(line.split("=", 1) for line in block.splitlines())
+    assert settings["SECRET_KEY"].startswith("<")
+    return settings | {"SECRET_KEY": SECRET_KEY}
+
+
+PRODUCTION = production()
 
 
 def start(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

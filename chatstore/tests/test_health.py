@@ -3,77 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from http.client import HTTPConnection, HTTPResponse
-from typing import Any
+from contextlib import closing
 
 import pytest
 from django.test import Client
 from pytest_django import Settings
 
-from chatstore.environment import BASE_DIR
+from chatstore.tests.serving import fetch, free_port, serving
 from conftest import Caller
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
-@contextmanager
-def serving(database_url: str, log: Any = subprocess.DEVNULL, **environment: str) -> Iterator[int]:
-    """gunicorn with this project on this database, as `make run` starts it, its log in the file `log`; gives
-    its port."""
-    port = free_port()
-    chosen = {"DATABASE_URL": database_url, "PORT": str(port), "WEB_WORKERS": "1", "DB_POOL_MIN": "1"}
-    command = [sys.executable, "-m", "gunicorn", "-c", "python:chatstore.gunicorn", "chatstore.wsgi"]
-    server = subprocess.Popen(
-        command,
-        cwd=BASE_DIR,
-        env={**os.environ, **chosen, **environment},
-        stdout=log,
-        stderr=log,
-    )
-    try:
-        wait_for(server, port)
-        yield port
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-def wait_for(server: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            fetch(port, "GET", "/health/live")
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError("The server did not start.")
-
-
-def fetch(port: int, verb: str, path: str, body: Any = None, **headers: str) -> tuple[HTTPResponse, bytes]:
-    """One request on a connection of its own. A body without a length (an iterator) is sent chunked."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    link = HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        link.request(verb, path, body, named)
-        answer = link.getresponse()
-        return answer, answer.read()
-    finally:
-        link.close()
-
 
 HEALTHY = {
     "status": "healthy",

@@ -16,7 +16,7 @@ from django.conf import settings as project
 from django.db import IntegrityError, connection, transaction
 from pytest_django import Settings
 
-from chatstore.tests.test_health import fetch, serving
+from chatstore.tests.serving import fetch, serving
 from conftest import Caller, new_message
 from conversations.models import Message, Session
 

@@ -27,13 +27,6 @@ HOSTILE = "<script>document.title = 'owned'</script>"
 
 
 @pytest.fixture
-def staff(sam: Caller) -> Client:
-    client = Client()
-    client.force_login(sam.user)
-    return client
-
-
-@pytest.fixture
 def viewer(db: None) -> Client:
     """Staff who may view sessions and messages, and nothing else."""
     user = User.objects.create_user("vera", is_staff=True)
