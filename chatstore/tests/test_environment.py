@@ -11,8 +11,8 @@ POSTGRES = {"ENGINE": "django.db.backends.postgresql", "NAME": "chat", "USER": "
 
 
 def environment(monkeypatch: pytest.MonkeyPatch, **values: str) -> Environment:
-    monkeypatch.delenv("DATABASE_URL", raising=False)
-    monkeypatch.delenv("DB_POOL_MAX", raising=False)
+    for name in Environment.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     return Environment()
