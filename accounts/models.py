@@ -6,18 +6,18 @@ import hashlib
 import secrets
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Self
+from uuid import UUID
 
 from django.contrib.auth.models import AbstractUser
 from django.contrib.auth.models import UserManager as DjangoUserManager
 from django.db import IntegrityError, models, transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, ExpressionWrapper, OuterRef, Q
 from django.db.models.functions import Lower
 from django.utils import timezone
 
 from chatstore.ids import new_uuid
 
 LOCAL_ISSUER = "local"
-TOKEN_PREFIX = "cst_"  # noqa: S105
 SHOWN_CHARACTERS = 12
 LAST_USED_RESOLUTION = timedelta(minutes=1)
 
@@ -33,15 +33,29 @@ class Retryable(models.Model):
 
 
 class UserQuerySet(models.QuerySet["User"]):
+    def with_powers(self) -> Self:
+        """Each row with `has_powers`: whether the user holds any over this site (staff, superuser, a group, a
+        permission)."""
+        grouped = Exists(User.groups.through.objects.filter(user=OuterRef("pk")))
+        permitted = Exists(User.user_permissions.through.objects.filter(user=OuterRef("pk")))
+        powers = Q(is_staff=True) | Q(is_superuser=True) | Q(grouped) | Q(permitted)
+        return self.annotate(has_powers=ExpressionWrapper(powers, models.BooleanField()))
+
     def manageable_by(self, caller: Any) -> Self:
         """Those on whom `caller` may act: everybody for a superuser; for others themselves, and whoever holds
         no powers over this site. Whoever may change a person can become them."""
         if caller.is_superuser:
             return self
-        grouped = Exists(User.groups.through.objects.filter(user=OuterRef("pk")))
-        permitted = Exists(User.user_permissions.through.objects.filter(user=OuterRef("pk")))
-        powerful = Q(is_staff=True) | Q(is_superuser=True) | Q(grouped) | Q(permitted)
-        return self.filter(Q(pk=caller.pk) | ~powerful)
+        return self.with_powers().filter(Q(pk=caller.pk) | Q(has_powers=False))
+
+    def with_role_in(self, workspace: UUID) -> Self:
+        """Each row with `role_in`: the user's role in the workspace with this public id, None for a stranger."""
+        roles = Membership.objects.filter(user=OuterRef("pk"), workspace__public_id=workspace)
+        return self.annotate(role_in=models.Subquery(roles.values("role")))
+
+    def identified(self, issuer: str, subject: str) -> Self:
+        """The user whom `issuer` calls `subject`."""
+        return self.filter(identities__issuer=issuer, identities__subject=subject)
 
 
 class UserManager(DjangoUserManager.from_queryset(UserQuerySet)):  # type: ignore[misc]
@@ -66,7 +80,7 @@ class UserManager(DjangoUserManager.from_queryset(UserQuerySet)):  # type: ignor
 
         Safe under concurrency: the unique identity decides who made the user, the other's is rolled back.
         """
-        known = self.filter(identities__issuer=issuer, identities__subject=subject)
+        known = self.identified(issuer, subject)
         if user := known.first():
             return user, False
         try:
@@ -88,6 +102,11 @@ class User(AbstractUser, Retryable):
     created_by = models.ForeignKey(
         "self", models.SET_NULL, null=True, blank=True, editable=False, related_name="+", db_index=False
     )
+
+    # The public id of the one workspace that counts, where a service token of that workspace acts for the user.
+    confined_to: UUID | None = None
+    has_powers: bool  # Set by with_powers().
+    role_in: str | None  # Set by with_role_in().
 
     REQUIRED_FIELDS: ClassVar[list[str]] = ["email"]
     objects: ClassVar[UserManager] = UserManager()
@@ -142,7 +161,13 @@ class Workspace(models.Model):
 class MembershipQuerySet(models.QuerySet["Membership"]):
     def role_of(self, user: User, workspace: str) -> models.Subquery:
         """The role of `user` in the workspace that the outer query names by its column `workspace`."""
-        return models.Subquery(self.filter(user=user, workspace=models.OuterRef(workspace)).values("role"))
+        roles = self.of(user).filter(workspace=models.OuterRef(workspace))
+        return models.Subquery(roles.values("role"))
+
+    def of(self, user: User) -> Self:
+        """The memberships of `user` that count in this request."""
+        memberships = self.filter(user=user)
+        return memberships.filter(workspace=user.confined_to) if user.confined_to else memberships
 
 
 class Membership(models.Model):
@@ -188,14 +213,10 @@ class Identity(models.Model):
         return f"identity {self.pk}"
 
 
-class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
-    def valid(self) -> Self:
-        """Tokens that open something now: not revoked, not expired, of an active user."""
-        return self.filter(
-            Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now()),
-            revoked_at=None,
-            user__is_active=True,
-        )
+class TokenQuerySet(models.QuerySet["Any"]):
+    def in_force(self) -> Self:
+        """Tokens that are neither revoked nor expired."""
+        return self.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now()), revoked_at=None)
 
     def of_text(self, token: str) -> Self:
         return self.filter(digest=digest_of(token))
@@ -206,19 +227,21 @@ def digest_of(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-class ApiTokenManager(models.Manager.from_queryset(ApiTokenQuerySet)):  # type: ignore[misc]
-    def issue(self, user: User, **fields: Any) -> tuple[ApiToken, str]:
-        """A new token of `user`, and its plain text, which is stored nowhere."""
-        token = ApiToken(user=user, **fields)
+class TokenManager(models.Manager.from_queryset(TokenQuerySet)):  # type: ignore[misc]
+    def issue(self, **fields: Any) -> tuple[Any, str]:
+        """A new token, and its plain text, which is stored nowhere."""
+        token = self.model(**fields)
         text = token.generate()
         token.save(force_insert=True)
         return token, text
 
 
-class ApiToken(Retryable):
-    """A bearer token (`cst_...`) as a digest; the plain text is shown once, when it is made."""
+class Token(models.Model):
+    """A bearer token as a digest; the plain text is shown once, when it is made."""
 
-    user = models.ForeignKey(User, models.CASCADE, related_name="api_tokens")
+    KIND: ClassVar[str]
+    PREFIX: ClassVar[str]
+
     name = models.CharField(max_length=255, blank=True)
     prefix = models.CharField(max_length=SHOWN_CHARACTERS, editable=False)
     digest = models.CharField(max_length=64, editable=False)
@@ -226,6 +249,54 @@ class ApiToken(Retryable):
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.prefix}..."
+
+    @property
+    def ref(self) -> str:
+        """Names the token in logs and counts (`api_token:12`); SERVICE_AUTH_TOKEN is no row and has no number."""
+        return f"{self.KIND}:{self.pk or 0}"
+
+    def generate(self) -> str:
+        """Give this new row its secret: returns the plain text, keeps the digest and the first characters."""
+        text = self.PREFIX + secrets.token_urlsafe(32)
+        self.prefix, self.digest = text[:SHOWN_CHARACTERS], digest_of(text)
+        return text
+
+    def note_use(self, now: datetime) -> None:
+        """Remember that the token was used; written at most once a minute."""
+        if self.last_used_at is None or now - self.last_used_at >= LAST_USED_RESOLUTION:
+            type(self)._default_manager.filter(pk=self.pk).update(last_used_at=now)
+
+    def revoke(self) -> None:
+        """From the next request on the token opens nothing. A second time changes nothing."""
+        type(self)._default_manager.filter(pk=self.pk, revoked_at=None).update(revoked_at=timezone.now())
+
+
+class ApiTokenQuerySet(TokenQuerySet):
+    def valid(self) -> Self:
+        """Tokens that open something now: in force, of an active user."""
+        return self.in_force().filter(user__is_active=True)
+
+
+class ApiTokenManager(TokenManager.from_queryset(ApiTokenQuerySet)):  # type: ignore[misc]
+    def issue(self, user: User, **fields: Any) -> tuple[ApiToken, str]:
+        """A new token of `user`, and its plain text, which is stored nowhere."""
+        issued: tuple[ApiToken, str] = super().issue(user=user, **fields)
+        return issued
+
+
+class ApiToken(Token, Retryable):
+    """A person's own bearer token (`cst_...`)."""
+
+    KIND = "api_token"
+    PREFIX = "cst_"
+
+    user = models.ForeignKey(User, models.CASCADE, related_name="api_tokens")
 
     objects: ClassVar[ApiTokenManager] = ApiTokenManager()
 
@@ -242,20 +313,36 @@ class ApiToken(Retryable):
             ),
         ]
 
-    def __str__(self) -> str:
-        return f"{self.prefix}..."
 
-    def generate(self) -> str:
-        """Give this new row its secret: returns the plain text, keeps the digest and the first characters."""
-        text = TOKEN_PREFIX + secrets.token_urlsafe(32)
-        self.prefix, self.digest = text[:SHOWN_CHARACTERS], digest_of(text)
-        return text
+class ServiceToken(Token):
+    """A back end's bearer token (`css_...`), with which it acts on behalf of users without powers.
 
-    def note_use(self, now: datetime) -> None:
-        """Remember that the token was used; written at most once a minute."""
-        if self.last_used_at is None or now - self.last_used_at >= LAST_USED_RESOLUTION:
-            ApiToken.objects.filter(pk=self.pk).update(last_used_at=now)
+    With a workspace it acts for that workspace's members alone, and nothing outside of it is theirs then.
+    """
 
-    def revoke(self) -> None:
-        """From the next request on the token opens nothing. A second time changes nothing."""
-        ApiToken.objects.filter(pk=self.pk, revoked_at=None).update(revoked_at=timezone.now())
+    KIND = "service_token"
+    PREFIX = "css_"
+
+    class Scope(models.TextChoices):
+        """Space-separated, as OAuth 2.0 spells a scope (RFC 6749 section 3.3)."""
+
+        READ = "read", "read"
+        WRITE = "write", "write"
+        READ_WRITE = "read write", "read and write"
+
+    name = models.CharField(max_length=255, help_text="What the log calls the service.")
+    scope = models.CharField(max_length=16, choices=Scope, default=Scope.READ_WRITE)
+    workspace = models.ForeignKey(
+        Workspace, models.CASCADE, to_field="public_id", null=True, blank=True, related_name="service_tokens"
+    )
+
+    objects: ClassVar[TokenManager] = TokenManager()
+
+    class Meta:
+        constraints = [
+            # Also the index for "which service is this", which every request of one asks.
+            models.UniqueConstraint(fields=["digest"], name="service_token_digest"),
+            models.CheckConstraint(
+                condition=Q(scope__in=["read", "write", "read write"]), name="service_token_scope"
+            ),
+        ]

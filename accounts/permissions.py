@@ -1,10 +1,15 @@
 from __future__ import annotations
 
-from rest_framework.permissions import BasePermission
-from rest_framework.request import Request
-from rest_framework.views import APIView
+from typing import TYPE_CHECKING
 
-from accounts.models import User
+from rest_framework.exceptions import PermissionDenied
+from rest_framework.permissions import SAFE_METHODS, BasePermission, IsAuthenticated
+from rest_framework.request import Request
+
+from accounts.models import ServiceToken, User
+
+if TYPE_CHECKING:  # It reads its permission classes from here.
+    from rest_framework.views import APIView
 
 VERBS = {
     "list": "accounts.view_user",
@@ -15,6 +20,25 @@ VERBS = {
 }
 # Everybody reads and changes themselves; nobody deactivates themselves without the permission.
 ON_ONESELF = {"retrieve", "partial_update"}
+
+
+class WithinScope(IsAuthenticated):
+    """Somebody is calling; a service, as far as its token's scope goes."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        needed = "read" if request.method in SAFE_METHODS else "write"
+        if isinstance(request.auth, ServiceToken) and needed not in request.auth.scope.split():
+            raise PermissionDenied(f"The service's token lacks the scope {needed}.", code="insufficient_scope")
+        return super().has_permission(request, view)
+
+
+class InPerson(BasePermission):
+    """Not a service on somebody's behalf: what it made would outlive its own token."""
+
+    message = "A service cannot do this on behalf of a user."
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        return not isinstance(request.auth, ServiceToken)
 
 
 class UserPermission(BasePermission):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from django.conf import settings
 from django.db.models import Prefetch, QuerySet, prefetch_related_objects
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
@@ -10,8 +11,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts import services
+from accounts.authentication import event_cookie
+from accounts.authentication.credentials import Credential
 from accounts.models import ApiToken, Membership, User
-from accounts.permissions import UserPermission
+from accounts.permissions import InPerson, UserPermission
 from accounts.serializers import (
     ApiTokenSerializer,
     IssuedApiTokenSerializer,
@@ -22,7 +25,7 @@ from chatstore.http.bodies import body_of
 from chatstore.http.idempotency import REPLAYED, retry_of
 from chatstore.http.openapi import IDEMPOTENCY_KEY
 from chatstore.http.pagination import KeysetPagination
-from chatstore.http.problems import Invalid
+from chatstore.http.problems import Invalid, Refused
 from chatstore.http.viewsets import StrictViewSet
 from chatstore.ids import row_id_of
 
@@ -39,7 +42,7 @@ class MeViewSet(StrictViewSet):
         """The caller, with identities, and workspaces with the caller's role in each."""
         self.check_query()
         user = caller(request)
-        memberships = Membership.objects.select_related("workspace").order_by("id")
+        memberships = Membership.objects.of(user).select_related("workspace").order_by("id")
         prefetch_related_objects([user], Prefetch("memberships", memberships))
         return Response(MeSerializer(user).data)
 
@@ -48,6 +51,7 @@ class ApiTokenViewSet(StrictViewSet):
     """One's own API tokens."""
 
     serializer_class = ApiTokenSerializer
+    permission_classes = (*StrictViewSet.permission_classes, InPerson)
     pagination_class = KeysetPagination
     keyset = ("id",)
     queryset = ApiToken.objects.none()
@@ -71,6 +75,8 @@ class ApiTokenViewSet(StrictViewSet):
     def create(self, request: Request) -> Response:
         """The answer holds the token itself, this once: it is stored as a digest. A replay cannot show it."""
         self.check_query()
+        if not settings.ENVIRONMENT.api_tokens:
+            raise Refused("This installation takes no API tokens.", code="api_tokens_off")
         serializer = ApiTokenSerializer(data=body_of(request))
         serializer.is_valid(raise_exception=True)
         retry = retry_of(request, "me/tokens", serializer.validated_data)
@@ -96,6 +102,40 @@ class ApiTokenViewSet(StrictViewSet):
         self.check_query()
         token.revoke()
         return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class EventCookieViewSet(StrictViewSet):
+    """For a browser's EventSource, which cannot send headers (contract 5)."""
+
+    permission_classes = (*StrictViewSet.permission_classes, InPerson)
+    serializer_class = None
+
+    @extend_schema(
+        operation_id="event_cookie_set",
+        summary="Get the cookie that opens event streams",
+        tags=["me"],
+        request=None,
+        responses={204: None},
+    )
+    def create(self, request: Request) -> Response:
+        """Ten minutes, or as long as the token lives; it opens the GETs of event streams and nothing else. It
+        ends with the token that it was got with."""
+        self.check_query()
+        response = Response(status=status.HTTP_204_NO_CONTENT)
+        event_cookie.put(response, caller(request), cast(Credential, request.auth))
+        return response
+
+    @extend_schema(
+        operation_id="event_cookie_clear",
+        summary="Clear the cookie that opens event streams",
+        tags=["me"],
+        responses={204: None},
+    )
+    def destroy(self, request: Request) -> Response:
+        self.check_query()
+        response = Response(status=status.HTTP_204_NO_CONTENT)
+        event_cookie.clear(response)
+        return response
 
 
 class UserViewSet(StrictViewSet):

@@ -8,18 +8,39 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import dj_database_url
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DEVELOPMENT_SECRET_KEY = "development-only-secret-key-never-use-it-where-others-can-reach-you"  # noqa: S105
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+SessionField = Literal["id", "token", "userId", "expiresAt"]
+UserField = Literal["id", "name", "email", "emailVerified", "banned", "banExpires"]
+
+
+class OidcIssuer(BaseModel):
+    """Whose access tokens are taken (docs/auth.md)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    issuer: str = Field(min_length=1, max_length=255, pattern="^https?://")
+    audience: str | tuple[str, ...] = Field(min_length=1)
+    jwks_url: str = Field("", pattern="^(https?://.*)?$")
+    algorithms: tuple[Literal["RS256", "ES256", "EdDSA"], ...] = Field(("RS256",), min_length=1)
+    email_claim: str = "email"
+    email_verified_claim: str = "email_verified"
+
+    @property
+    def keys_url(self) -> str:
+        """Where the issuer's keys are; Auth0's place where none is said."""
+        return self.jwks_url or f"{self.issuer.rstrip('/')}/.well-known/jwks.json"
 
 
 class Environment(BaseSettings):
@@ -71,6 +92,73 @@ class Environment(BaseSettings):
         False, description="Let those origins send cookies. Cannot go with CORS_ORIGINS=*."
     )
 
+    num_proxies: int = Field(
+        0,
+        ge=0,
+        description="Proxies in front that append to X-Forwarded-For: the client's address is that many from "
+        "its end. 0: the address that the connection comes from.",
+    )
+    cache_url: SecretStr | None = Field(
+        None,
+        description="redis://host:6379/0, where all workers count requests together. Not set: each worker "
+        "process counts for itself.",
+    )
+    max_requests_per_minute: int | None = Field(
+        None, ge=1, description="Requests with one credential; beyond it 429. Not set: no limit."
+    )
+    max_failures_per_minute: int = Field(
+        60,
+        ge=0,
+        description="Requests with a bad token from one address that are answered 401; beyond it 429. "
+        "0: no limit.",
+    )
+
+    api_tokens: bool = Field(True, description="Take API tokens (cst_...).")
+    service_tokens: bool = Field(True, description="Take service tokens (css_...) and SERVICE_AUTH_TOKEN.")
+    service_auth_token: SecretStr | None = Field(
+        None,
+        description="A service token that may do everything on behalf of every user without powers. At least "
+        "32 random characters outside development.",
+    )
+    oidc_issuers: tuple[OidcIssuer, ...] = Field(
+        (),
+        description="Issuers of OIDC access tokens, a JSON list of objects: issuer, audience, jwks_url, "
+        "algorithms, email_claim, email_verified_claim (docs/auth.md).",
+    )
+    better_auth: bool = Field(False, description="Take the sessions of better-auth, from its own tables.")
+    better_auth_database_url: SecretStr | None = Field(
+        None, description="The database with better-auth's tables, in the forms of DATABASE_URL. Not set: ours."
+    )
+    better_auth_schema: str = Field("", description="The PostgreSQL schema of its tables. Empty: the search path.")
+    better_auth_session_table: str = Field(
+        "user_sessions", min_length=1, description="Its session table (session.modelName)."
+    )
+    better_auth_session_fields: Annotated[tuple[tuple[SessionField, str], ...], NoDecode] = Field(
+        (),
+        description="The columns that are renamed (session.fields): userId=user_id,expiresAt=expires_at. "
+        "Of id, token, userId, expiresAt.",
+    )
+    better_auth_user_table: str = Field("user", min_length=1, description="Its user table (user.modelName).")
+    better_auth_user_fields: Annotated[tuple[tuple[UserField, str], ...], NoDecode] = Field(
+        (),
+        description="The columns that are renamed (user.fields). Of id, name, email, emailVerified, banned, "
+        "banExpires.",
+    )
+    better_auth_secret: SecretStr | None = Field(
+        None, description="Its secret, without which signed tokens are refused."
+    )
+    better_auth_secrets: SecretStr | None = Field(
+        None, description="Its versioned secrets (2:new,1:old), in place of the one: the first is the one in use."
+    )
+    better_auth_require_signature: bool = Field(False, description="Refuse its tokens without a signature.")
+    better_auth_issuer: str = Field(
+        "better-auth",
+        min_length=1,
+        max_length=255,
+        description="What identities call it. The issuer of its JWTs, where both are used: then they are one "
+        "person.",
+    )
+
     database_url: SecretStr | None = Field(
         None,
         description="postgresql://user:password@host:port/name?sslmode=require, also as an SQLAlchemy URL "
@@ -118,12 +206,53 @@ class Environment(BaseSettings):
             return tuple(json.loads(value))
         return tuple(part.strip() for part in value.split(",") if part.strip())
 
-    @field_validator("database_url")
+    @field_validator("better_auth_session_fields", "better_auth_user_fields", mode="before")
+    @classmethod
+    def split_pairs(cls, value: Any) -> Any:
+        """Take `a=b,c=d` as well as a JSON object."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("{"):
+            return tuple(json.loads(value).items())
+        pairs = (part.partition("=") for part in value.split(",") if part.strip())
+        return tuple((name.strip(), column.strip()) for name, _, column in pairs)
+
+    @field_validator("better_auth_session_fields", "better_auth_user_fields")
+    @classmethod
+    def must_name_columns(cls, value: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        if not all(column for _, column in value):
+            raise ValueError("must say a column for each field: userId=user_id,expiresAt=expires_at")
+        return value
+
+    @field_validator("service_auth_token")
+    @classmethod
+    def must_fit_in_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[!-+\--~]{1,1024}", value.get_secret_value()):
+            raise ValueError("must be printable ASCII without spaces and commas")
+        return value
+
+    @field_validator("cache_url")
+    @classmethod
+    def must_be_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("database_url", "better_auth_database_url")
     @classmethod
     def must_be_a_known_database(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             parse_database_url(value.get_secret_value())
         return value
+
+    @property
+    def better_auth_signing_secret(self) -> bytes | None:
+        """The secret that better-auth signs with now: of several, the first."""
+        if self.better_auth_secrets:
+            first = self.better_auth_secrets.get_secret_value().split(",")[0].strip()
+            version, colon, secret = first.partition(":")
+            return (secret if colon and version.isdigit() else first).encode()
+        return self.better_auth_secret.get_secret_value().encode() if self.better_auth_secret else None
 
     @property
     def is_development(self) -> bool:
@@ -144,7 +273,7 @@ def parse_database_url(url: str) -> dict[str, Any]:
     scheme, separator, rest = url.strip().partition("://")
     scheme = scheme.lower().partition("+")[0]
     if scheme not in ("postgres", "postgresql", "sqlite") or not separator:
-        raise ValueError("DATABASE_URL must begin with postgresql:// or sqlite:///")
+        raise ValueError("must begin with postgresql:// or sqlite:///")
     bare, _, query = rest.partition("?")
     if scheme == "sqlite":
         return dict(dj_database_url.parse(f"sqlite://{bare}"))
@@ -155,19 +284,29 @@ def parse_database_url(url: str) -> dict[str, Any]:
     kept = {name: value for name, value in options.items() if name not in DRIVER_ONLY_OPTIONS}
     normal = f"{scheme}://{bare}" + (f"?{urlencode(kept)}" if kept else "")
     if not urlsplit(normal).path.strip("/"):
-        raise ValueError("DATABASE_URL names no database: postgresql://user:password@host/NAME")
+        raise ValueError("names no database: postgresql://user:password@host/NAME")
     return dict(dj_database_url.parse(normal))
 
 
-def database(environment: Environment) -> dict[str, Any]:
-    """Django's `DATABASES["default"]` for this environment."""
-    if environment.database_url is None:
+def databases(environment: Environment) -> dict[str, dict[str, Any]]:
+    """Django's `DATABASES` for this environment. `better_auth` is there where its tables are elsewhere."""
+    found = {"default": database(environment, environment.database_url)}
+    if environment.better_auth_database_url:
+        found["better_auth"] = database(environment, environment.better_auth_database_url)
+        if timeouts := found["better_auth"]["OPTIONS"].get("options"):
+            found["better_auth"]["OPTIONS"]["options"] = f"{timeouts} -c default_transaction_read_only=on"
+    return found
+
+
+def database(environment: Environment, url: SecretStr | None) -> dict[str, Any]:
+    """The entry of one database; SQLite's file where there is no URL."""
+    if url is None:
         entry: dict[str, Any] = {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": BASE_DIR / "chatstore.sqlite3",
         }
     else:
-        entry = parse_database_url(environment.database_url.get_secret_value())
+        entry = parse_database_url(url.get_secret_value())
     if entry["ENGINE"].endswith("sqlite3"):
         return entry | {"OPTIONS": SQLITE_OPTIONS, "CONN_MAX_AGE": 600}
     return entry | postgresql(environment, entry.get("OPTIONS", {}))

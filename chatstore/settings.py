@@ -14,7 +14,7 @@ from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from pydantic import ValidationError
 
-from chatstore.environment import BASE_DIR, DEVELOPMENT_SECRET_KEY, Environment, database
+from chatstore.environment import BASE_DIR, DEVELOPMENT_SECRET_KEY, Environment, databases
 from chatstore.http.logs import LOG_PROCESSORS, exception_without_values
 
 try:
@@ -80,7 +80,19 @@ TEMPLATES = [
     },
 ]
 
-DATABASES: dict[str, dict[str, Any]] = {"default": database(ENVIRONMENT)}
+DATABASES = databases(ENVIRONMENT)
+# What is counted for throttling, and nothing else.
+CACHES: dict[str, dict[str, Any]] = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 100_000}}
+}
+if ENVIRONMENT.cache_url:
+    CACHES["default"] = {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": ENVIRONMENT.cache_url.get_secret_value(),
+        "KEY_PREFIX": "chatstore",
+        "OPTIONS": {"socket_connect_timeout": 0.5, "socket_timeout": 0.5},
+    }
+
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_USER_MODEL = "accounts.User"
@@ -107,8 +119,10 @@ MAX_BATCH_BODY_BYTES = 16 * 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BATCH_BODY_BYTES
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.api_tokens.ApiTokenAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.bearer.BearerAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["accounts.permissions.WithinScope"],
+    "DEFAULT_THROTTLE_CLASSES": ["chatstore.http.throttling.CredentialThrottle"],
+    "NUM_PROXIES": ENVIRONMENT.num_proxies,
     "DEFAULT_PARSER_CLASSES": ["chatstore.http.bodies.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "chatstore.http.negotiation.AlwaysJSON",
@@ -149,7 +163,7 @@ SPECTACULAR_SETTINGS = {
 CORS_ALLOW_ALL_ORIGINS = "*" in ENVIRONMENT.cors_origins
 CORS_ALLOWED_ORIGINS = [] if CORS_ALLOW_ALL_ORIGINS else list(ENVIRONMENT.cors_origins)
 CORS_ALLOW_CREDENTIALS = ENVIRONMENT.cors_allow_credentials
-CORS_URLS_REGEX = r"^/(api|health|openapi\.json)"
+CORS_URLS_REGEX = r"^/(api|auth|health|openapi\.json)"
 CORS_ALLOW_METHODS = ("GET", "POST", "PATCH", "DELETE", "OPTIONS")
 CORS_ALLOW_HEADERS = (
     "authorization",

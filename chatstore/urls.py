@@ -20,7 +20,7 @@ urlpatterns = [
     path("docs", SwaggerView.as_view(url_name="openapi"), name="docs"),
     path("redoc", RedocView.as_view(url_name="openapi"), name="redoc"),
     path("redoc.js", redoc_script, name="redoc-script"),
-    path("api/", include("accounts.urls")),
+    path("", include("accounts.urls")),
     path("api/", include("conversations.api.urls")),
     path("api", api_not_found),
     re_path(r"^api/", api_not_found),

@@ -74,7 +74,7 @@ def redoc_script(request: HttpRequest) -> HttpResponse:
 
 
 class BearerToken(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    target_class = "accounts.authentication.api_tokens.ApiTokenAuthentication"
+    target_class = "accounts.authentication.bearer.BearerAuthentication"
     name = "bearer"
 
     def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
@@ -82,7 +82,9 @@ class BearerToken(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-ca
             "type": "http",
             "scheme": "bearer",
             "description": "An API token (`cst_...`), made in the admin, by `manage.py createtoken`, "
-            "or at `/api/me/tokens/`.",
+            "or at `/api/me/tokens/`; an OIDC access token; a session of better-auth, raw or signed; or a "
+            "service token (`css_...`), with the user it acts for in `X-On-Behalf-Of`, by public id or as "
+            "`issuer|subject`. An installation chooses which.",
         }
 
 

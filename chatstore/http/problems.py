@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
@@ -53,6 +54,14 @@ class Refused(exceptions.APIException):
 
     status_code = HTTPStatus.BAD_REQUEST
     default_code = "refused"
+
+
+class Unavailable(exceptions.APIException):
+    """A 503: something that the answer needs is away for now."""
+
+    status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "service_unavailable"
+    wait = RETRY_AFTER_SECONDS
 
 
 def leaves(detail: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
@@ -152,12 +161,12 @@ def headers_of(error: exceptions.APIException) -> dict[str, str]:
     if challenge := getattr(error, "auth_header", None):
         headers["WWW-Authenticate"] = challenge
     if wait := getattr(error, "wait", None):
-        headers["Retry-After"] = str(int(wait) + 1)
+        headers["Retry-After"] = str(math.ceil(wait))
     return headers
 
 
 def is_api(request: HttpRequest) -> bool:
-    return request.path_info.startswith("/api/") or request.path_info == "/api"
+    return request.path_info.startswith(("/api/", "/auth/")) or request.path_info == "/api"
 
 
 @csrf_exempt

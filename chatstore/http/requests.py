@@ -49,6 +49,7 @@ class RequestLogMiddleware:
                 status=response.status_code,
                 ms=round((time.perf_counter() - started) * 1000, 1),
             )
+        structlog.contextvars.clear_contextvars()  # Who called, which authentication has told.
         response["X-Request-ID"] = request_id
         if request.method == "HEAD" and not response.streaming:
             response.content = b""  # Its length has been told; gunicorn warns of a body.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from rest_framework.exceptions import MethodNotAllowed, NotAuthenticated
+from rest_framework.exceptions import AuthenticationFailed, MethodNotAllowed, NotAuthenticated, Throttled
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
@@ -13,6 +13,7 @@ from rest_framework.viewsets import GenericViewSet
 from chatstore.http.bodies import check_body
 from chatstore.http.pagination import PAGE_PARAMETERS
 from chatstore.http.parameters import StrictFilterBackend, check_query
+from chatstore.http.throttling import FailureThrottle
 
 
 class StrictViewSet(GenericViewSet[Any]):
@@ -25,6 +26,16 @@ class StrictViewSet(GenericViewSet[Any]):
     filter_backends = (StrictFilterBackend,)
     # Parameters that name an object and are looked up by the view itself.
     object_parameters: tuple[str, ...] = ()
+
+    def perform_authentication(self, request: Request) -> None:
+        """401 for a bad token; 429 where too many came from its address."""
+        try:
+            super().perform_authentication(request)
+        except AuthenticationFailed:
+            throttle = FailureThrottle()
+            if not throttle.allow_request(request, self):
+                raise Throttled(throttle.wait()) from None
+            raise
 
     def check_permissions(self, request: Request) -> None:
         """Who is calling comes first, what they may do last."""

@@ -24,11 +24,13 @@ ROOMS: dict[str, set[str]] = {
     "chatstore.retries": set(),
     "chatstore.http": GROUND,
     "chatstore.bounded_admin": set(),
-    "chatstore": {"chatstore.http"},
+    "chatstore.environment": set(),
+    "chatstore": {"chatstore.http", "chatstore.environment"},
     "chatstore.urls": {"chatstore.http", "accounts.urls", "conversations.api.urls"},
     "accounts.models": {"chatstore.ids"},
+    "accounts.authentication": {*HTTP, "accounts.models", "chatstore.environment"},
     "accounts": {*HTTP, "accounts.models"},
-    "accounts.views": {*HTTP, "accounts.models", "accounts"},
+    "accounts.views": {*HTTP, "accounts.models", "accounts", "accounts.authentication"},
     "accounts.urls": {*HTTP, "accounts.views"},
     "accounts.admin": {*HTTP, "accounts.models", "accounts", "chatstore.bounded_admin"},
     "accounts.management": {*GROUND, "accounts.models"},
@@ -58,7 +60,7 @@ ROOMS: dict[str, set[str]] = {
         "conversations.seeding",
         "chatstore.management",
     },
-    "chatstore.management": {"chatstore", "chatstore.http"},
+    "chatstore.management": {"chatstore", "chatstore.environment", "chatstore.http"},
 }
 BANNED_NAMES = {"utils.py", "helpers.py", "common.py", "base.py", "signals.py"}
 NOT_IN_MODELS = ("rest_framework", "django.http", "chatstore.http")

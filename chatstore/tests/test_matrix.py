@@ -98,6 +98,10 @@ MATRIX = {
     "docs": page("/docs"),
     "redoc": page("/redoc"),
     "redoc.js": page("/redoc.js"),
+    "auth/session": Route(
+        {"self": "/auth/session"},
+        {"POST": {"self": "204 204 204 204 204"}, "DELETE": {"self": "204 204 204 204 204"}},
+    ),
     "api": nothing("/api"),
     "api/": nothing("/api/nothing/here"),
     "api/me": Route({"self": "/api/me/"}, {"GET": {"self": OK}}),
@@ -332,7 +336,8 @@ def test_the_matrix(world: World, name: str, method: str, kind: str, who: str) -
 @pytest.mark.parametrize("who", UNKNOWN)
 @pytest.mark.django_db
 def test_who_has_no_valid_token_is_told_how_to_come_in(world: World, who: str) -> None:
-    assert world.people[who].get("/api/me/")["WWW-Authenticate"] == "Bearer"
+    challenge = world.people[who].get("/api/me/")["WWW-Authenticate"]
+    assert challenge == ("Bearer" if who == "nobody" else 'Bearer error="invalid_token"')
 
 
 ALLOWED_WRITES = [

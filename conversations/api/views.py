@@ -118,8 +118,9 @@ class SessionViewSet(ConversationViewSet):
         serializer = SessionSerializer(data=body_of(request))
         serializer.is_valid(raise_exception=True)
         fields = serializer.columns
-        workspace = self.workspace_of(fields.pop("workspace_id", None))
-        retry = retry_of(request, "sessions", serializer.validated_data)
+        workspace = self.workspace_of(fields.pop("workspace_id", None) or self.caller.confined_to)
+        asked = {**serializer.validated_data, "workspace_id": str(workspace.public_id)}
+        retry = retry_of(request, "sessions", asked)
         session, new = services.create_session(self.caller, workspace, fields, retry)
         return created(SessionSerializer(session).data, new)
 

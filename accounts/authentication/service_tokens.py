@@ -1,0 +1,91 @@
+"""Service tokens (contract 6.1): SERVICE_AUTH_TOKEN, or `css_...`. They act on behalf of a user whom
+`X-On-Behalf-Of` names."""
+
+from __future__ import annotations
+
+import hmac
+import re
+
+import structlog
+from django.conf import settings
+from django.utils import timezone
+from rest_framework.exceptions import PermissionDenied
+
+from accounts.authentication.refusals import invalid_token
+from accounts.models import ServiceToken, User
+from chatstore.ids import uuid_of
+
+SHAPE = re.compile(r"css_[A-Za-z0-9_-]{43}")
+MOST_LOGGED = 512
+
+log = structlog.get_logger("chatstore.authentication")
+
+
+def service_of(text: str) -> ServiceToken | None:
+    """The service whose token this is; None for a token of another kind. 401 for one that opens nothing."""
+    if not settings.ENVIRONMENT.service_tokens:
+        return None
+    if is_the_one_of_the_settings(text):
+        return ServiceToken(name="SERVICE_AUTH_TOKEN")
+    if not text.startswith(ServiceToken.PREFIX):
+        return None
+    token: ServiceToken | None = None
+    if SHAPE.fullmatch(text):
+        token = ServiceToken.objects.in_force().of_text(text).first()
+    if token is None:
+        raise invalid_token("The token is unknown, revoked or expired.")
+    token.note_use(timezone.now())
+    return token
+
+
+def is_the_one_of_the_settings(text: str) -> bool:
+    own = settings.ENVIRONMENT.service_auth_token
+    return own is not None and hmac.compare_digest(text.encode(), own.get_secret_value().encode())
+
+
+def user_for(service: ServiceToken, on_behalf_of: str | None) -> User:
+    """The user whom the service acts for. 403 where it may not; why is in the log alone, with both names."""
+    if on_behalf_of is not None:  # WSGI's strings are Latin-1; people's names are UTF-8.
+        on_behalf_of = on_behalf_of.encode("latin-1", "replace").decode("utf-8", "replace")
+    user = user_named(service, on_behalf_of or "")
+    if reason := objection(service, on_behalf_of, user):
+        named = (on_behalf_of or "")[:MOST_LOGGED]
+        log.warning("may not act on behalf", service=service.name, on_behalf_of=named, reason=reason)
+        if on_behalf_of is None:
+            raise PermissionDenied("X-On-Behalf-Of must name a user.", code="on_behalf_of_missing")
+        raise PermissionDenied("The service may not act for this user.", code="on_behalf_of_refused")
+    assert user is not None
+    user.confined_to = service.workspace_id
+    return user
+
+
+def user_named(service: ServiceToken, name: str) -> User | None:
+    """By public id, or `issuer|subject` (a subject may hold bars itself); with what `objection` asks."""
+    users = User.objects.with_powers()
+    issuer, bar, subject = name.partition("|")
+    if bar and "\0" not in name:
+        users = users.identified(issuer, subject)
+    elif public_id := uuid_of(name):
+        users = users.filter(public_id=public_id)
+    else:
+        return None
+    if service.workspace_id:
+        users = users.with_role_in(service.workspace_id)
+    found: User | None = users.first()
+    return found
+
+
+def objection(service: ServiceToken, on_behalf_of: str | None, user: User | None) -> str:
+    """Why the service may not act for the user; empty where it may."""
+    if on_behalf_of is None:
+        return "no header"
+    if "," in on_behalf_of:
+        return "more than one"  # WSGI joins repeated headers by commas.
+    if user is None:
+        return "absent"
+    reasons = {
+        "deactivated": not user.is_active,
+        "holds powers over the site": user.has_powers,
+        "not of the token's workspace": service.workspace_id and user.role_in is None,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
