@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register, run_checks
+from django.core.checks import CheckMessage, Error, Warning, register, run_checks
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection
+from django.db import connection, connections
 
 from chatstore.environment import DEVELOPMENT_SECRET_KEY
+
+LEAST_CHARACTERS = 32
+LEAST_DIFFERENT = 12
+
+log = structlog.get_logger("chatstore.checks")
 
 
 @register("chatstore")  # E001, E002, E004
@@ -44,6 +50,46 @@ def safe_outside_development(app_configs: Sequence[AppConfig] | None, **kwargs: 
     return errors
 
 
+@register("chatstore")  # E007
+def service_token_is_strong(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Whoever guesses it acts for everybody."""
+    environment = settings.ENVIRONMENT
+    if environment.is_development or environment.service_auth_token is None:
+        return []
+    token = environment.service_auth_token.get_secret_value()
+    if len(token) >= LEAST_CHARACTERS and len(set(token)) >= LEAST_DIFFERENT:
+        return []
+    hint = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))' makes one."
+    said = f"SERVICE_AUTH_TOKEN must be {LEAST_CHARACTERS} random characters or more where ENV={environment.env}."
+    return [Error(said, hint=hint, id="chatstore.E007")]
+
+
+@register("chatstore")  # E008, E009
+def better_auth_makes_sense(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    environment = settings.ENVIRONMENT
+    errors: list[CheckMessage] = []
+    if not environment.better_auth:
+        return errors
+    if environment.better_auth_require_signature and not environment.better_auth_signing_secret:
+        said = "BETTER_AUTH_REQUIRE_SIGNATURE needs BETTER_AUTH_SECRET: nobody could come in."
+        errors.append(Error(said, id="chatstore.E008"))
+    if environment.better_auth_issuer == "local":
+        said = "BETTER_AUTH_ISSUER cannot be `local`: so identities of this installation's own are called."
+        errors.append(Error(said, id="chatstore.E009"))
+    return errors
+
+
+@register("chatstore")  # W002
+def keys_come_encrypted(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """A warning and no error: within one machine or cluster plain HTTP is usual."""
+    environment = settings.ENVIRONMENT
+    plain = [issuer.issuer for issuer in environment.oidc_issuers if issuer.keys_url.startswith("http://")]
+    if environment.is_development or not plain:
+        return []
+    hint = "Whoever is between this server and the issuer can put in keys of their own."
+    return [Warning(f"The keys of {', '.join(plain)} come over plain HTTP.", hint=hint, id="chatstore.W002")]
+
+
 @register("chatstore")  # E003
 def no_credentials_for_every_origin(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     if settings.CORS_ALLOW_ALL_ORIGINS and settings.CORS_ALLOW_CREDENTIALS:
@@ -68,6 +114,11 @@ def sqlite_can_return_rows(app_configs: Sequence[AppConfig] | None, **kwargs: An
 
 
 def refuse_errors() -> None:
-    """Raise ImproperlyConfigured where one of these checks finds an error."""
-    if errors := [message for message in run_checks(tags=["chatstore"]) if message.is_serious()]:
+    """Raise ImproperlyConfigured where one of these checks finds an error; log what it warns of."""
+    found = run_checks(tags=["chatstore"])
+    connections.close_all()  # A check may have looked into a database; this thread has no more use for it.
+    for message in found:
+        if not message.is_serious():
+            log.warning("system check", id=message.id, message=message.msg)
+    if errors := [message for message in found if message.is_serious()]:
         raise ImproperlyConfigured("\n".join(str(error) for error in errors))

@@ -120,7 +120,7 @@ class Environment(BaseSettings):
         description="A service token that may do everything on behalf of every user without powers. At least "
         "32 random characters outside development.",
     )
-    oidc_issuers: tuple[OidcIssuer, ...] = Field(
+    oidc_issuers: Annotated[tuple[OidcIssuer, ...], NoDecode] = Field(
         (),
         description="Issuers of OIDC access tokens, a JSON list of objects: issuer, audience, jwks_url, "
         "algorithms, email_claim, email_verified_claim (docs/auth.md).",
@@ -205,6 +205,11 @@ class Environment(BaseSettings):
         if value.lstrip().startswith("["):
             return tuple(json.loads(value))
         return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("oidc_issuers", mode="before")
+    @classmethod
+    def read_json(cls, value: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) else value
 
     @field_validator("better_auth_session_fields", "better_auth_user_fields", mode="before")
     @classmethod

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any
 
+from django.db import connection
+
 from chatstore.environment import BASE_DIR
 
 
@@ -20,6 +22,16 @@ def free_port() -> int:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
         return port
+
+
+def own_database_url() -> str:
+    """DATABASE_URL of the database that the tests run on, for a process that a test starts."""
+    place = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{place['NAME']}"
+    host = place["HOST"] or place["OPTIONS"].get("host", "")
+    name = f"{place['USER']}:{place['PASSWORD']}@/{place['NAME']}"
+    return f"postgresql://{name}?host={host}&port={place['PORT'] or 5432}"
 
 
 @contextmanager

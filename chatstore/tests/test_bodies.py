@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.db import connection
 from django.test import RequestFactory
 
-from chatstore.tests.serving import fetch, serving
+from chatstore.tests.serving import fetch, own_database_url, serving
 from chatstore.wsgi import application
 from conftest import Caller
 from conversations.models import Message, Session
@@ -223,15 +222,7 @@ def test_a_chunked_body_is_measured(alice: Caller, size: int, status: int) -> No
 
 @pytest.fixture(scope="module")
 def server(django_db_setup: None) -> Iterator[int]:
-    place = connection.settings_dict
-    if connection.vendor == "sqlite":
-        url = f"sqlite:///{place['NAME']}"
-    else:
-        url = (
-            f"postgresql://{place['USER']}:{place['PASSWORD']}@/{place['NAME']}"
-            f"?host={place['HOST'] or place['OPTIONS'].get('host', '')}&port={place['PORT'] or 5432}"
-        )
-    with serving(url) as port:
+    with serving(own_database_url()) as port:
         yield port
 
 

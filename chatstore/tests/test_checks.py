@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,10 @@ def test_the_production_settings_of_the_docs_pass_every_check() -> None:
         ({"CORS_ORIGINS": "*", "CORS_ALLOW_CREDENTIALS": "true"}, "chatstore.E003"),
         ({"ALLOWED_HOSTS": "*"}, "chatstore.E004"),
         ({"DB_POOL_MIN": "20"}, "chatstore.E005"),
+        ({"SERVICE_AUTH_TOKEN": "correct-horse"}, "chatstore.E007"),
+        ({"SERVICE_AUTH_TOKEN": "abcabcabc" * 8}, "chatstore.E007"),
+        ({"BETTER_AUTH": "true", "BETTER_AUTH_REQUIRE_SIGNATURE": "true"}, "chatstore.E008"),
+        ({"BETTER_AUTH": "true", "BETTER_AUTH_ISSUER": "local"}, "chatstore.E009"),
     ],
 )
 @pytest.mark.parametrize("code", ["manage.py check", "-m chatstore.wsgi"], ids=["check", "serve"])
@@ -64,6 +69,54 @@ def test_an_unsafe_start_is_refused(code: str, changes: dict[str, str], problem:
 
 def test_the_safe_start_is_not_refused() -> None:
     assert start("-m chatstore.wsgi", **PRODUCTION).returncode == 0
+
+
+OVER_HTTP = '[{"issuer": "http://auth.internal:3000", "audience": "chat"}]'
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        pytest.param({"OIDC_ISSUERS": OVER_HTTP}, "chatstore.W002", id="keys-over-plain-http"),
+        pytest.param({"BETTER_AUTH": "true"}, "chatstore.W001", id="no-tables-of-better-auth"),
+    ],
+)
+@pytest.mark.parametrize("code", ["manage.py check", "-m chatstore.wsgi"], ids=["check", "serve"])
+def test_what_is_merely_doubtful_is_said_and_not_refused(
+    tmp_path: Path, code: str, changes: dict[str, str], problem: str
+) -> None:
+    done = start(code, **{**PRODUCTION, "DATABASE_URL": f"sqlite:///{tmp_path}/none.sqlite3", **changes})
+    assert (done.returncode, problem in done.stderr) == (0, True)
+
+
+STRONG = "r8Tz1vB6mK9pL2sD4fG7hYcXeWuIoPaZ"
+
+
+@pytest.mark.parametrize(
+    "settings", [{**PRODUCTION, "SERVICE_AUTH_TOKEN": STRONG}, {"SERVICE_AUTH_TOKEN": "weak"}]
+)
+def test_a_strong_service_token_is_taken_and_in_development_any(settings: dict[str, str]) -> None:
+    assert start("manage.py check", **settings).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SERVICE_AUTH_TOKEN", "two s3cr3t words"),
+        ("SERVICE_AUTH_TOKEN", "one,s3cr3t"),
+        ("CACHE_URL", "memcached://u:s3cr3t@h"),
+        ("BETTER_AUTH_DATABASE_URL", "mysql://u:s3cr3t@h/auth"),
+        ("BETTER_AUTH_SESSION_FIELDS", "userID=s3cr3t"),
+        ("BETTER_AUTH_SESSION_FIELDS", "userId"),
+        ("BETTER_AUTH_USER_FIELDS", '{"email": s3cr3t'),
+        ("OIDC_ISSUERS", "s3cr3t"),
+    ],
+)
+def test_a_setting_of_logins_that_cannot_be_used_is_named_and_not_repeated(name: str, value: str) -> None:
+    done = start("manage.py check", **{name: value})
+    assert done.returncode != 0
+    assert name in done.stderr
+    assert "s3cr3t" not in done.stderr
 
 
 def test_the_development_secret_is_refused_when_it_is_set_by_hand() -> None:

@@ -30,6 +30,8 @@ ROOMS: dict[str, set[str]] = {
     "accounts.models": {"chatstore.ids"},
     "accounts.authentication": {*HTTP, "accounts.models", "chatstore.environment"},
     "accounts": {*HTTP, "accounts.models"},
+    "accounts.checks": {*HTTP, "accounts.authentication"},
+    "accounts.apps": {"accounts.checks"},
     "accounts.views": {*HTTP, "accounts.models", "accounts", "accounts.authentication"},
     "accounts.urls": {*HTTP, "accounts.views"},
     "accounts.admin": {*HTTP, "accounts.models", "accounts", "chatstore.bounded_admin"},
