@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import dj_database_url
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -211,6 +211,13 @@ class Environment(BaseSettings):
     def read_json(cls, value: Any) -> Any:
         return json.loads(value) if isinstance(value, str) else value
 
+    @field_validator("oidc_issuers")
+    @classmethod
+    def must_name_each_once(cls, value: tuple[OidcIssuer, ...]) -> tuple[OidcIssuer, ...]:
+        if len({issuer.issuer for issuer in value}) < len(value):
+            raise ValueError("names an issuer twice")
+        return value
+
     @field_validator("better_auth_session_fields", "better_auth_user_fields", mode="before")
     @classmethod
     def split_pairs(cls, value: Any) -> Any:
@@ -297,10 +304,17 @@ def databases(environment: Environment) -> dict[str, dict[str, Any]]:
     """Django's `DATABASES` for this environment. `better_auth` is there where its tables are elsewhere."""
     found = {"default": database(environment, environment.database_url)}
     if environment.better_auth_database_url:
-        found["better_auth"] = database(environment, environment.better_auth_database_url)
-        if timeouts := found["better_auth"]["OPTIONS"].get("options"):
-            found["better_auth"]["OPTIONS"]["options"] = f"{timeouts} -c default_transaction_read_only=on"
+        found["better_auth"] = read_only(database(environment, environment.better_auth_database_url))
     return found
+
+
+def read_only(entry: dict[str, Any]) -> dict[str, Any]:
+    """The same database, where nothing can be written."""
+    if entry["ENGINE"].endswith("sqlite3"):
+        return entry | {"NAME": f"file:{quote(str(entry['NAME']))}?mode=ro", "OPTIONS": {"timeout": 20}}
+    if timeouts := entry["OPTIONS"].get("options"):  # A pooler takes no options.
+        entry["OPTIONS"]["options"] = f"{timeouts} -c default_transaction_read_only=on"
+    return entry
 
 
 def database(environment: Environment, url: SecretStr | None) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from functools import cache
+from http.client import HTTPException
 from typing import Any
+from urllib.request import HTTPRedirectHandler, build_opener
 
 import structlog
-from jwt import PyJWKClient, PyJWTError
+from jwt import PyJWKClient, PyJWKSet, PyJWTError
 from jwt.exceptions import PyJWKClientConnectionError
 
 TIMEOUT_SECONDS = 3
@@ -15,6 +18,7 @@ FRESH_SECONDS = 300
 COOLDOWN_SECONDS = 30
 COLD_COOLDOWN_SECONDS = 5
 STALE_SECONDS = 3600
+MOST_BYTES = 1024 * 1024
 
 log = structlog.get_logger("chatstore.authentication")
 
@@ -37,13 +41,39 @@ class IssuerKeys(PyJWKClient):
         if now - self.tried_at >= (COOLDOWN_SECONDS if self.last_set else COLD_COOLDOWN_SECONDS):
             self.tried_at = now
             try:
-                self.last_set = super().fetch_data()
+                self.last_set = key_set_at(self.uri)
                 self.fetched_at = now
-            except (PyJWTError, OSError, ValueError, RecursionError) as error:
+            except (PyJWTError, HTTPException, OSError, ValueError, TypeError, RecursionError) as error:
                 log.error("keys cannot be fetched", url=self.uri, error=type(error).__name__)
         if self.last_set is None:
             raise PyJWKClientConnectionError("The issuer's keys cannot be fetched.")
+        assert self.jwk_set_cache
+        # An old set that is given once more is no new one: it is asked for again after the cooldown.
+        self.jwk_set_cache.lifespan = max(self.fetched_at + FRESH_SECONDS - now, COOLDOWN_SECONDS)
         return self.last_set
+
+
+class NoRedirects(HTTPRedirectHandler):
+    """A redirect is an error: keys come from the configured address alone."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
+
+
+def key_set_at(url: str) -> dict[str, Any]:
+    """The key set that is published there, with at least one usable key. PyJWKClient's own way to read it ends
+    neither where the body is endless nor where it trickles, and all threads wait for it."""
+    deadline, body = time.monotonic() + TIMEOUT_SECONDS, b""
+    with build_opener(NoRedirects).open(url, timeout=TIMEOUT_SECONDS) as response:
+        while part := response.read1(MOST_BYTES):
+            body += part
+            if len(body) > MOST_BYTES or time.monotonic() > deadline:
+                raise ValueError("too large or too slow")
+    found: Any = json.loads(body)
+    if not isinstance(found, dict):
+        raise TypeError("no object")
+    PyJWKSet.from_dict(found)
+    return found
 
 
 @cache  # One for each configured URL, never one from a token.

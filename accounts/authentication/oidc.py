@@ -86,4 +86,5 @@ def claims_of(text: str, header: Mapping[str, Any], issuer: OidcIssuer) -> dict[
     )
     if not is_kept(claims["sub"]):
         raise InvalidSubjectError
-    return claims
+    # PyJWT takes a number in quotes, and one that no float holds.
+    return claims | {"exp": float(claims["exp"])}

@@ -12,8 +12,11 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.utils import base64url_encode
 
 from chatstore.environment import OidcIssuer
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
 
 AUDIENCE = "https://chat.example.com/api"
 
@@ -25,21 +28,27 @@ MAKERS: dict[str, Callable[[], Any]] = {
 ALGORITHMS = {name: jwt.get_algorithm_by_name(name) for name in MAKERS}
 
 
+def segment(part: bytes | dict[str, Any]) -> bytes:
+    """One of the three parts of a token."""
+    return base64url_encode(part if isinstance(part, bytes) else json.dumps(part).encode())
+
+
 class Issuer:
     """Signs tokens and publishes its keys. `fetches` counts how often they were read; `answer` is what the server
     does with such a request, for a test to replace."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, key: Any = None) -> None:
         self.url = f"http://127.0.0.1:{port}/"
         self.jwks_url = f"{self.url}.well-known/jwks.json"
         self.private: dict[str, Any] = {}
         self.algorithms: dict[str, str] = {}
         self.fetches = 0
-        self.add("key-1", "RS256")
+        self.answer: Answer = self.publish
+        self.add("key-1", "RS256", key)
 
-    def add(self, kid: str, algorithm: str) -> None:
-        """A new key, published from now on."""
-        self.private[kid], self.algorithms[kid] = MAKERS[algorithm](), algorithm
+    def add(self, kid: str, algorithm: str, key: Any = None) -> None:
+        """A new key, published from now on; `key`, where one is given."""
+        self.private[kid], self.algorithms[kid] = key or MAKERS[algorithm](), algorithm
 
     def jwks(self) -> dict[str, Any]:
         keys = []
@@ -49,13 +58,12 @@ class Issuer:
             keys.append({**jwk, "kid": kid, "alg": algorithm, "use": "sig"})
         return {"keys": keys}
 
-    def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        body = json.dumps(self.jwks()).encode()
-        handler.send_response(200)
-        handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
+    def withdraw(self, kid: str) -> None:
+        """A key that is not published any more."""
+        del self.private[kid], self.algorithms[kid]
+
+    def publish(self, handler: BaseHTTPRequestHandler) -> None:
+        reply(handler, json.dumps(self.jwks()).encode())
 
     def claims(self, **changes: Any) -> dict[str, Any]:
         """What a good token says, with changes; a claim changed to None is left out."""
@@ -68,14 +76,30 @@ class Issuer:
         said = self.claims(**changes)
         return jwt.encode(said, self.private[kid], self.algorithms[kid], headers={"kid": kid, **(headers or {})})
 
+    def spelled(self, header: bytes | dict[str, Any], payload: bytes | dict[str, Any]) -> str:
+        """A token of exactly these two parts, well signed with the first key, whatever they say."""
+        signing_input = b".".join(segment(part) for part in (header, payload))
+        algorithm, private = ALGORITHMS[self.algorithms["key-1"]], self.private["key-1"]
+        return (signing_input + b"." + segment(algorithm.sign(signing_input, private))).decode()
+
     def configured(self, **changes: Any) -> OidcIssuer:
         """What OIDC_ISSUERS says of it."""
         return OidcIssuer(issuer=self.url, audience=AUDIENCE, **changes)
 
 
+def reply(handler: BaseHTTPRequestHandler, body: bytes, status: int = 200, **headers: str) -> None:
+    """An answer of an issuer's server."""
+    handler.send_response(status)
+    named = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
+    for name, value in named.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
 @contextmanager
-def issuing() -> Iterator[Issuer]:
-    """A running issuer."""
+def issuing(key: Any = None) -> Iterator[Issuer]:
+    """A running issuer, whose first key is `key`, or new (which takes a while)."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -86,8 +110,8 @@ def issuing() -> Iterator[Issuer]:
             """Quiet."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    issuer = Issuer(server.server_port)
-    thread = Thread(target=server.serve_forever, daemon=True)
+    issuer = Issuer(server.server_port, key)
+    thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield issuer

@@ -124,6 +124,7 @@ MEANINGS = {
     "413": "The body is too large.",
     "415": "The body is not JSON.",
     "422": "Something sent is missing, malformed or unknown; `errors` names it.",
+    "429": "Too many requests; `Retry-After` says when to come back.",
     "503": "The database is away or too busy; `Retry-After` says when to try again.",
 }
 
@@ -136,7 +137,7 @@ NEXT_PAGE = {
 
 def problems_of(method: str, operation: dict[str, Any]) -> set[str]:
     """The statuses that an operation may answer besides its own."""
-    statuses = {"401", "403", "404", "422", "503"}
+    statuses = {"401", "403", "404", "422", "429", "503"}
     if method in ("post", "patch"):
         statuses |= {"413", "415"}
     if method in ("post", "patch", "delete"):

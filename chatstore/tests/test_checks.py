@@ -89,6 +89,7 @@ def test_what_is_merely_doubtful_is_said_and_not_refused(
     assert (done.returncode, problem in done.stderr) == (0, True)
 
 
+ONE_ISSUER = '{"issuer": "https://s3cr3t.example", "audience": "chat"}'
 STRONG = "r8Tz1vB6mK9pL2sD4fG7hYcXeWuIoPaZ"
 
 
@@ -110,6 +111,7 @@ def test_a_strong_service_token_is_taken_and_in_development_any(settings: dict[s
         ("BETTER_AUTH_SESSION_FIELDS", "userId"),
         ("BETTER_AUTH_USER_FIELDS", '{"email": s3cr3t'),
         ("OIDC_ISSUERS", "s3cr3t"),
+        ("OIDC_ISSUERS", f"[{ONE_ISSUER}, {ONE_ISSUER}]"),
     ],
 )
 def test_a_setting_of_logins_that_cannot_be_used_is_named_and_not_repeated(name: str, value: str) -> None:
