@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MANAGE := $(BIN)/python manage.py
+NPM_FOLDER := accounts/tests/better_auth
 
 .PHONY: help run dev test check fix migrate migrate-create migrate-rollback docs lock clean
 
@@ -17,7 +18,7 @@ dev: .venv/installed migrate ## The same, starting again at every change of the 
 	@$(MANAGE) welcome
 	@exec $(BIN)/gunicorn -c python:chatstore.gunicorn --reload chatstore.wsgi
 
-test: .venv/installed-dev ## Every test, on SQLite and on a PostgreSQL started for it
+test: .venv/installed-dev $(NPM_FOLDER)/node_modules/.installed ## Every test, on SQLite and on a PostgreSQL started for it
 	$(BIN)/python -m pytest --database sqlite
 	$(BIN)/python -m pytest --database postgresql
 
@@ -68,3 +69,16 @@ clean: ## Remove the environment and the caches; the database stays
 	@echo "Installing the tools of the tests into .venv ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
+
+# Whatever goes wrong here, the tests go on: those that need it are skipped and say so.
+$(NPM_FOLDER)/node_modules/.installed: $(NPM_FOLDER)/package-lock.json
+	@rm -f $@
+	@if ! command -v node >/dev/null || ! command -v npm >/dev/null; then \
+		echo "The real better-auth will NOT be tested: that needs node and npm."; \
+	else \
+		echo "Installing the real better-auth for the tests ..."; \
+		(cd $(NPM_FOLDER) && npm ci --silent --ignore-scripts --engine-strict --no-audit --no-fund \
+			--fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=15000 && \
+			touch node_modules/.installed) || \
+			echo "The real better-auth will NOT be tested: npm ci in $(NPM_FOLDER) fails, and says why."; \
+	fi

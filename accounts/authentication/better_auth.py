@@ -74,7 +74,7 @@ def person_with(**where: str) -> tuple[User, Login]:
     except (DatabaseError, InterfaceError) as error:
         log.error("better-auth's tables cannot be read", error=described(error.__cause__ or error))
         raise Unavailable("Logins cannot be looked up now; try again.") from None
-    if login is None or not is_after(login["expires_at"], timezone.now()) or is_banned(login):
+    if login is None or has_expired(login) or is_banned(login):
         raise invalid_token("The login is unknown, ended or expired.")
     subject = str(login["user_id"])
     if not is_kept(subject):
@@ -84,24 +84,29 @@ def person_with(**where: str) -> tuple[User, Login]:
     return active(user), Login(str(login["id"]))
 
 
+def has_expired(login: dict[str, Any]) -> bool:
+    until = time_of(login["expires_at"])
+    return until is None or until <= timezone.now()
+
+
 def is_banned(login: dict[str, Any]) -> bool:
     """For good, or until a time that is to come (better-auth's admin plugin)."""
     if not login.get("user__banned"):
         return False
-    until = login.get("user__ban_expires")
-    return until is None or is_after(until, timezone.now())
+    until = time_of(login.get("user__ban_expires"))
+    return until is None or until > timezone.now()
 
 
-def is_after(value: object, now: datetime) -> bool:
-    """Whether a time is to come. Databases give it as a time (without a zone: UTC), as text, or as seconds or
-    milliseconds; what cannot be read is past."""
+def time_of(value: object) -> datetime | None:
+    """A time as databases give it: as one (without a zone: UTC), as text, or as seconds or milliseconds. None
+    where it cannot be read, or is empty or 0, which better-auth takes for none."""
     try:
         if isinstance(value, str):
             value = parse_datetime(value)
-        elif isinstance(value, int | float):
+        elif isinstance(value, int | float) and value:
             value = datetime.fromtimestamp(value / 1000 if value > MILLISECONDS_FROM else value, UTC)
     except (ValueError, OverflowError, OSError):
-        return False
+        return None
     if not isinstance(value, datetime):
-        return False
-    return (value if value.tzinfo else value.replace(tzinfo=UTC)) > now
+        return None
+    return value if value.tzinfo else value.replace(tzinfo=UTC)

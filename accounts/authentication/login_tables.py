@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from django.apps.registry import Apps
 from django.db import connections, models
+from django.db.models.sql.compiler import SQLCompiler
 
 from chatstore.environment import Environment
 
@@ -73,9 +74,15 @@ def columns_of(alias: str, table: str) -> set[str]:
         return {column[0] for column in cursor.description}
 
 
+class Untouched(models.TextField):
+    """Read as the database has it: ids may be text, integers or UUIDs, times may lack a zone. The + keeps
+    Python's SQLite driver from parsing what is declared as `date`, as better-auth declares its times there."""
+
+    def select_format(self, compiler: SQLCompiler, sql: str, params: Any) -> tuple[str, Any]:
+        return (f"+{sql}" if compiler.connection.vendor == "sqlite" else sql), params
+
+
 def login_model(environment: Environment, users: str, user_columns: dict[str, str]) -> type[models.Model]:
-    """Every column is read as text is, so that each value comes as the database has it: ids may be text,
-    integers or UUIDs, times may lack a zone."""
     registry = Apps()
 
     def model(name: str, table: str, fields: dict[str, models.Field[Any, Any]]) -> type[models.Model]:
@@ -89,8 +96,8 @@ def login_model(environment: Environment, users: str, user_columns: dict[str, st
         "LoginUser",
         users,
         {
-            "id": models.TextField(primary_key=True, db_column=user_key),
-            **{ours: models.TextField(db_column=column) for ours, column in user_columns.items()},
+            "id": Untouched(primary_key=True, db_column=user_key),
+            **{ours: Untouched(db_column=column) for ours, column in user_columns.items()},
         },
     )
     renamed: dict[str, str] = dict(environment.better_auth_session_fields)
@@ -99,9 +106,9 @@ def login_model(environment: Environment, users: str, user_columns: dict[str, st
         "Login",
         table_of(environment, environment.better_auth_session_table),
         {
-            "id": models.TextField(primary_key=True, db_column=columns["id"]),
-            "token": models.TextField(db_column=columns["token"]),
-            "expires_at": models.TextField(db_column=columns["expires_at"]),
+            "id": Untouched(primary_key=True, db_column=columns["id"]),
+            "token": Untouched(db_column=columns["token"]),
+            "expires_at": Untouched(db_column=columns["expires_at"]),
             "user": models.ForeignKey(user, models.DO_NOTHING, db_column=columns["user_id"], related_name="+"),
         },
     )
