@@ -7,6 +7,7 @@ https://docs.djangoproject.com/en/5.2/ref/settings/
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -15,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import ValidationError
 
 from chatstore.environment import BASE_DIR, DEVELOPMENT_SECRET_KEY, Environment, databases
-from chatstore.http.logs import LOG_PROCESSORS, exception_without_values
+from chatstore.http.logs import LOG_PROCESSORS, exception_without_values, without_tokens
 
 try:
     ENVIRONMENT = Environment()
@@ -41,6 +42,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "accounts.lockout.apps.Axes",
     "chatstore",
     "accounts",
     "conversations",
@@ -59,6 +61,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "chatstore.urls"
@@ -81,7 +84,7 @@ TEMPLATES = [
 ]
 
 DATABASES = databases(ENVIRONMENT)
-# What is counted for throttling, and nothing else.
+# What is counted for throttling and for failed logins, and nothing else.
 CACHES: dict[str, dict[str, Any]] = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 100_000}}
 }
@@ -105,6 +108,22 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+
+# The admin's login: ten failures with one user name from one address, and that address waits. Bearer tokens know
+# nothing of it. The counts are in the cache alone, by a digest; the log never holds what was typed.
+AUTHENTICATION_BACKENDS = ["accounts.lockout.logins.Backend", "django.contrib.auth.backends.ModelBackend"]
+MIGRATION_MODULES = {"axes": None}
+AXES_HANDLER = "accounts.lockout.logins.Counter"
+AXES_CLIENT_IP_CALLABLE = "accounts.lockout.logins.address_of"
+AXES_LOCKOUT_CALLABLE = "accounts.lockout.logins.locked_out"
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_SENSITIVE_PARAMETERS = ["username"]
+AXES_VERBOSE = False
+AXES_ENABLE_ADMIN = False
 
 TIME_ZONE = "UTC"
 USE_I18N = False
@@ -207,6 +226,7 @@ LOGGING = {
             "processors": [
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 exception_without_values,
+                without_tokens,
                 structlog.dev.ConsoleRenderer(colors=False)
                 if ENVIRONMENT.is_development
                 else structlog.processors.JSONRenderer(),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from accounts.admin import NewMemberForm, WorkspaceAdmin
+from accounts.admin.workspaces import NewMemberForm, WorkspaceAdmin
 from accounts.models import User, Workspace
 from accounts.tests.test_admin import MEMBERSHIPS, WORKSPACES, act, form_of, found, fresh, page_of
 from conftest import Caller, new_session
@@ -83,7 +83,7 @@ def test_a_personal_workspace_keeps_its_one_member(staff: Client, alice: Caller,
 def test_many_members_have_a_list_of_their_own(
     staff: Client, shared: Workspace, bob: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("accounts.admin.MEMBERS_SHOWN", 1)
+    monkeypatch.setattr("accounts.admin.workspaces.MEMBERS_SHOWN", 1)
     page = staff.get(page_of(shared)).content.decode()
     link = f"{MEMBERSHIPS}?workspace={shared.public_id}"
     assert "memberships-0-role" not in page
