@@ -15,6 +15,8 @@ from accounts.models import ApiToken, Membership, User, Workspace
 from conversations import services
 from conversations.models import Message, Session
 
+pytest_plugins = ["chatstore.tests.credentials"]
+
 
 class Caller:
     """Somebody with an API token, who sends and reads JSON."""

@@ -43,7 +43,7 @@ class InPerson(BasePermission):
 
 class UserPermission(BasePermission):
     """Django's permission for the verb, or oneself (contract 6). To change people it must also be one of those
-    on whom the caller may act."""
+    on whom the caller may act. A person is nothing of a workspace's: a service of one changes nobody."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         action = view.action  # type: ignore[attr-defined]
@@ -52,7 +52,7 @@ class UserPermission(BasePermission):
     def has_object_permission(self, request: Request, view: APIView, obj: User) -> bool:
         action = view.action  # type: ignore[attr-defined]
         if obj.pk == request.user.pk and action in ON_ONESELF:
-            return True
+            return action == "retrieve" or not request.user.confined_to
         if not request.user.has_perm(VERBS[action]):
             return False
         return action == "retrieve" or User.objects.filter(pk=obj.pk).manageable_by(request.user).exists()

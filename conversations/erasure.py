@@ -12,7 +12,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import models, transaction
 from django.db.models import Q, QuerySet
 
-from accounts.models import ApiToken, Identity, Membership, User, Workspace
+from accounts.models import ApiToken, Identity, Membership, ServiceToken, User, Workspace
 from chatstore.ids import row_id_of, uuid_of
 from conversations.models import Message, Session
 from conversations.retention import Advance, Removed, counted, remove_all
@@ -142,6 +142,7 @@ def forget_log_of_account(user: User) -> None:
         Identity: Identity.objects.filter(user=user),
         Membership: Membership.objects.filter(Q(user=user) | Q(workspace__in=personal(user))),
         Workspace: personal(user),
+        ServiceToken: ServiceToken.objects.filter(workspace__in=personal(user)),
     }
     for model, rows in belongings.items():
         ids = [str(pk) for pk in rows.values_list("pk", flat=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import traceback
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 
 import structlog
 from django.db import Error as DatabaseError
+from django.template import VariableDoesNotExist
 from psycopg import Error as PostgresError
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
@@ -19,16 +21,19 @@ LOG_PROCESSORS: list[Processor] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 
+# Our own tokens, and JWTs.
+TOKENS = re.compile(r"cs[st]_[A-Za-z0-9_-]{43}|eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+
 log = structlog.get_logger("chatstore.sql")
 
 
 def described(error: BaseException) -> str:
     """One line for `error`. A database error's own text quotes the failing row, so only its code and
-    constraint are told."""
+    constraint are told; a template error's quotes all that the page was given, a new token among it."""
     name = type(error).__qualname__
     if isinstance(error, PostgresError):
         return f"{name}: sqlstate={error.sqlstate} constraint={error.diag.constraint_name}"
-    if isinstance(error, DatabaseError | UnicodeError):
+    if isinstance(error, DatabaseError | UnicodeError | VariableDoesNotExist):
         return name
     return f"{name}: {error}"
 
@@ -51,6 +56,11 @@ def exception_without_values(_: WrappedLogger, __: str, event: EventDict) -> Eve
     if isinstance(exc_info, tuple) and exc_info[1] is not None:
         event["exception"] = traceback_without_values(exc_info[1])
     return event
+
+
+def without_tokens(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """structlog processor: what somebody put a token into that is logged, a path say, is logged without it."""
+    return {name: TOKENS.sub("[token]", said) if isinstance(said, str) else said for name, said in event.items()}
 
 
 def log_statement(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:

@@ -41,7 +41,7 @@ class StrictViewSet(GenericViewSet[Any]):
         """Who is calling comes first, what they may do last."""
         if request.user is None:
             raise NotAuthenticated
-        if self.action is None:
+        if self.action in (None, "metadata"):
             raise MethodNotAllowed(request.method or "")
         if request.method in ("POST", "PATCH"):
             check_body(request, self.body_limit())

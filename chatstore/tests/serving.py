@@ -15,6 +15,7 @@ from typing import Any
 from django.db import connection
 
 from chatstore.environment import BASE_DIR
+from chatstore.tests.credentials import COLLECTED
 
 
 def free_port() -> int:
@@ -35,25 +36,27 @@ def own_database_url() -> str:
 
 
 @contextmanager
-def serving(database_url: str, log: Any = subprocess.DEVNULL, **environment: str) -> Iterator[int]:
+def serving(database_url: str, log: Any = None, **environment: str) -> Iterator[int]:
     """gunicorn with this project on this database, as `make run` starts it, its log in the file `log`; gives
-    its port."""
+    its port. It logs all that it can, to be searched for credentials."""
     port = free_port()
     chosen = {"DATABASE_URL": database_url, "PORT": str(port), "WEB_WORKERS": "1", "DB_POOL_MIN": "1"}
+    talkative = {"LOG_LEVEL": "DEBUG", "LOG_SQL": "true"}
     command = [sys.executable, "-m", "gunicorn", "-c", "python:chatstore.gunicorn", "chatstore.wsgi"]
-    server = subprocess.Popen(
-        command,
-        cwd=BASE_DIR,
-        env={**os.environ, **chosen, **environment},
-        stdout=log,
-        stderr=log,
-    )
-    try:
-        wait_for(server, port)
-        yield port
-    finally:
-        server.terminate()
-        server.wait(20)
+    with COLLECTED.server_log(f"server-{port}.log", log) as file:
+        server = subprocess.Popen(
+            command,
+            cwd=BASE_DIR,
+            env={**os.environ, **chosen, **talkative, **environment},
+            stdout=file,
+            stderr=file,
+        )
+        try:
+            wait_for(server, port)
+            yield port
+        finally:
+            server.terminate()
+            server.wait(20)
 
 
 def wait_for(server: subprocess.Popen[bytes], port: int) -> None:
@@ -75,6 +78,9 @@ def fetch(port: int, verb: str, path: str, body: Any = None, **headers: str) -> 
     try:
         link.request(verb, path, body, named)
         answer = link.getresponse()
-        return answer, answer.read()
+        said = answer.read()
+        COLLECTED.note_request(named.get("Authorization", ""), named.get("Cookie", ""))
+        COLLECTED.note_answer(verb, path.partition("?")[0], answer.status, answer.getheaders(), said)
+        return answer, said
     finally:
         link.close()

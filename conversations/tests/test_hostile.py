@@ -689,7 +689,7 @@ AUTHORIZATIONS = [
 def test_a_garbled_authorization_is_401(alice: Caller, header: str) -> None:
     answer = alice.get("/api/me/", Authorization=header.format(token=alice.token))
     assert is_refused(answer, 401)
-    assert answer["WWW-Authenticate"] == "Bearer"
+    assert answer["WWW-Authenticate"].split()[0] == "Bearer"
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "bEaReR", "Bearer  "])
