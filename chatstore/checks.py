@@ -20,16 +20,25 @@ LEAST_DIFFERENT = 12
 log = structlog.get_logger("chatstore.checks")
 
 
+def is_strong(secret: str) -> bool:
+    """Whether it may have been made at random: of what people make up, most is shorter or repeats itself."""
+    return len(secret) >= LEAST_CHARACTERS and len(set(secret)) >= LEAST_DIFFERENT
+
+
 @register("chatstore")  # E001, E002, E004
 def safe_outside_development(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     environment = settings.ENVIRONMENT
     if environment.is_development:
         return []
     errors: list[CheckMessage] = []
-    if settings.SECRET_KEY == DEVELOPMENT_SECRET_KEY:
+    if settings.SECRET_KEY == DEVELOPMENT_SECRET_KEY or not is_strong(settings.SECRET_KEY):
         hint = "python3 -c 'import secrets; print(secrets.token_urlsafe(64))' makes one."
         errors.append(
-            Error(f"SECRET_KEY must be set where ENV={environment.env}.", hint=hint, id="chatstore.E001")
+            Error(
+                f"SECRET_KEY must be {LEAST_CHARACTERS} random characters or more where ENV={environment.env}.",
+                hint=hint,
+                id="chatstore.E001",
+            )
         )
     if settings.DEBUG:
         errors.append(
@@ -56,8 +65,7 @@ def service_token_is_strong(app_configs: Sequence[AppConfig] | None, **kwargs: A
     environment = settings.ENVIRONMENT
     if environment.is_development or environment.service_auth_token is None:
         return []
-    token = environment.service_auth_token.get_secret_value()
-    if len(token) >= LEAST_CHARACTERS and len(set(token)) >= LEAST_DIFFERENT:
+    if is_strong(environment.service_auth_token.get_secret_value()):
         return []
     hint = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))' makes one."
     said = f"SERVICE_AUTH_TOKEN must be {LEAST_CHARACTERS} random characters or more where ENV={environment.env}."

@@ -16,10 +16,12 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import dj_database_url
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from redis.connection import parse_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DEVELOPMENT_SECRET_KEY = "development-only-secret-key-never-use-it-where-others-can-reach-you"  # noqa: S105
 
+Name = Annotated[str, Field(min_length=1)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 SessionField = Literal["id", "token", "userId", "expiresAt"]
 UserField = Literal["id", "name", "email", "emailVerified", "banned", "banExpires"]
@@ -30,8 +32,8 @@ class OidcIssuer(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    issuer: str = Field(min_length=1, max_length=255, pattern="^https?://")
-    audience: str | tuple[str, ...] = Field(min_length=1)
+    issuer: str = Field(max_length=255, pattern=r"^https?://[^|]+$")
+    audience: Name | Annotated[tuple[Name, ...], Field(min_length=1)]
     jwks_url: str = Field("", pattern="^(https?://.*)?$")
     algorithms: tuple[Literal["RS256", "ES256", "EdDSA"], ...] = Field(("RS256",), min_length=1)
     email_claim: str = "email"
@@ -62,7 +64,8 @@ class Environment(BaseSettings):
     debug: bool = Field(False, description="Django's debug pages. Refused outside development.")
     secret_key: SecretStr | None = Field(
         None,
-        description="Signs staff logins and page cursors. Has a default in development, required elsewhere.",
+        description="Signs staff logins, event cookies and page cursors. Has a default in development; at least "
+        "32 random characters elsewhere.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The lowest level logged.")
     log_sql: bool = Field(False, description="Log every SQL statement with its time, without its parameters.")
@@ -153,7 +156,7 @@ class Environment(BaseSettings):
     better_auth_require_signature: bool = Field(False, description="Refuse its tokens without a signature.")
     better_auth_issuer: str = Field(
         "better-auth",
-        min_length=1,
+        pattern=r"^[^|]+$",
         max_length=255,
         description="What identities call it. The issuer of its JWTs, where both are used: then they are one "
         "person.",
@@ -248,6 +251,10 @@ class Environment(BaseSettings):
     def must_be_redis(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must begin with redis://, rediss:// or unix://")
+        try:
+            parse_url(value.get_secret_value() if value else "redis://")  # type: ignore[no-untyped-call]
+        except ValueError:
+            raise ValueError("cannot be read: redis://user:password@host:port/0") from None
         return value
 
     @field_validator("database_url", "better_auth_database_url")

@@ -16,6 +16,10 @@ class LoggerWithoutContent(Logger):
         text = str(msg)
         super().warning(text.partition(":")[0] if text.startswith("Invalid request") else msg, *args, **kwargs)
 
+    def debug(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """Without what stands after the first sentence: what a client had sent of its request."""
+        super().debug(str(msg).partition(":")[0].partition(".")[0], **kwargs)
+
     def exception(self, msg: Any, *args: Any, **kwargs: Any) -> None:
         super().exception(msg, *(str(arg).partition("?")[0] for arg in args), **kwargs)
 
@@ -30,4 +34,6 @@ threads = ENVIRONMENT.web_threads
 keepalive = 5
 # The longest that gunicorn has: filters of 255 characters each, percent-encoded, make long lines.
 limit_request_line = 8190
+# Access tokens with many permissions are long.
+limit_request_field_size = 16384
 control_socket_disable = True

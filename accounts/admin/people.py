@@ -27,7 +27,7 @@ ASKED_OF_NEW_USERS = ("username", "name", "email", "usable_password", "password1
 
 
 def may_manage(staff: Any, user: User) -> bool:
-    """The same for one user. Remembered on the instance: a page of the admin asks many times."""
+    """`manageable_by` for one user. Remembered on the instance: a page of the admin asks many times."""
     if "manageable" not in vars(user):
         vars(user)["manageable"] = User.objects.filter(pk=user.pk).manageable_by(staff).exists()
     return bool(vars(user)["manageable"])

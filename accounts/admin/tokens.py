@@ -22,6 +22,12 @@ from chatstore.ids import row_id_of, uuid_of
 
 
 class NewTokenForm(forms.ModelForm):
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        if not name.isprintable():
+            raise forms.ValidationError("Must be printable characters on one line.", code="unprintable")
+        return name
+
     def clean_expires_at(self) -> datetime | None:
         expires_at: datetime | None = self.cleaned_data["expires_at"]
         if expires_at is not None and expires_at <= timezone.now():
@@ -66,9 +72,12 @@ class TokenAdmin(BoundedAdmin):
         headers = {"Cache-Control": "no-store"}
         return TemplateResponse(request, "admin/accounts/token_issued.html", context, headers=headers)
 
+    def revocable(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset
+
     @admin.action(permissions=["change"], description="Revoke selected tokens")
     def revoke(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        tokens = list(queryset.filter(revoked_at=None))
+        tokens = list(self.revocable(request, queryset.filter(revoked_at=None)))
         with transaction.atomic():
             for token in tokens:
                 token.revoke()
@@ -92,6 +101,10 @@ class ApiTokenAdmin(TokenAdmin):
         if row_id := row_id_of(term):
             found |= Q(pk=row_id)
         return queryset.filter(found)
+
+    def revocable(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> QuerySet[ApiToken]:
+        """Of those on whom the caller may act."""
+        return queryset.filter(user__in=User.objects.manageable_by(request.user))
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         kwargs["queryset"] = User.objects.filter(is_active=True).manageable_by(request.user)

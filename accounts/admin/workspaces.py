@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from accounts.admin.fields import WorkspaceSelect
-from accounts.models import Membership, User, Workspace
+from accounts.models import Membership, ServiceToken, User, Workspace
 from chatstore.bounded_admin import MOST_RESOLVED, BoundedAdmin
 from chatstore.ids import uuid_of
 
@@ -136,7 +136,10 @@ class WorkspaceAdmin(BoundedAdmin):
         """Says what is in the way without loading it, which can be a million sessions."""
         if held := held_by(objs[0]):
             return [], {}, set(), [f"{name.capitalize()} that are kept in it" for name in held]
-        return super().get_deleted_objects(objs, request)
+        found, counts, permissions_needed, protected = super().get_deleted_objects(objs, request)
+        if request.user.is_superuser:  # The workspace's tokens, which nobody deletes by themselves, go with it.
+            permissions_needed.discard(ServiceToken._meta.verbose_name)
+        return found, counts, permissions_needed, protected
 
     @admin.display(description="all members")
     def members_link(self, workspace: Workspace) -> str:

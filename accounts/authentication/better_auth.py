@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError
+from django.db import DatabaseError, DataError, InterfaceError
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
@@ -69,19 +69,40 @@ def signature(token: str, secret: bytes) -> str:
 def person_with(**where: str) -> tuple[User, Login]:
     """Whose login this is. 401 where there is none, or it has expired, or its user is banned; 503 where
     better-auth's tables cannot be read."""
-    try:
-        login = tables(settings.ENVIRONMENT).find(**where)
-    except (DatabaseError, InterfaceError) as error:
-        log.error("better-auth's tables cannot be read", error=described(error.__cause__ or error))
-        raise Unavailable("Logins cannot be looked up now; try again.") from None
-    if login is None or has_expired(login) or is_banned(login):
+    login = next((login for login in logins(**where) if is_good(login)), None)
+    if login is None:
         raise invalid_token("The login is unknown, ended or expired.")
     subject = str(login["user_id"])
     if not is_kept(subject):
         raise invalid_token("The login's user cannot be kept here.")
-    profile = profile_of(login["user__name"], login["user__email"], bool(login["user__email_verified"]))
+    profile = profile_of(login["user__name"], login["user__email"], login["user__email_verified"] in (True, 1))
     user, _ = User.objects.of_identity(settings.ENVIRONMENT.better_auth_issuer, subject, **profile)
     return active(user), Login(str(login["id"]))
+
+
+def good_logins(ids: set[str]) -> set[str]:
+    """Those of these ids of logins that are good; all of them while better-auth's tables cannot be read."""
+    if not settings.ENVIRONMENT.better_auth:
+        return set()
+    try:
+        return {str(login["id"]) for login in logins(id__in=sorted(ids)) if is_good(login)}
+    except Unavailable:
+        return ids
+
+
+def logins(**where: Any) -> list[dict[str, Any]]:
+    """Unavailable (503) where better-auth's tables cannot be read."""
+    try:
+        return tables(settings.ENVIRONMENT).find(**where)
+    except DataError:  # A time that Python has not: this row's fault, and not the tables'.
+        return []
+    except (DatabaseError, InterfaceError) as error:
+        log.error("better-auth's tables cannot be read", error=described(error.__cause__ or error))
+        raise Unavailable("Logins cannot be looked up now; try again.") from None
+
+
+def is_good(login: dict[str, Any]) -> bool:
+    return not has_expired(login) and not is_banned(login)
 
 
 def has_expired(login: dict[str, Any]) -> bool:

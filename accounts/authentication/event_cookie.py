@@ -37,7 +37,7 @@ def put(response: Response, user: User, credential: Credential) -> None:
     lifetime = LIFETIME_SECONDS
     if isinstance(credential, AccessToken):
         lifetime = min(lifetime, int(credential.expires_at - time.time()))
-    value = signing.dumps([credential.ref, int(time.time()) + lifetime], salt=SALT)
+    value = signing.dumps([credential.ref, user.pk, int(time.time()) + lifetime], salt=SALT)
     response.set_cookie(
         NAME,
         value,
@@ -62,11 +62,11 @@ class EventCookieAuthentication(BearerAuthentication):
         if found or request.method != "GET" or value is None:
             return found
         try:
-            ref, until = signing.loads(value, salt=SALT)
+            ref, user_id, until = signing.loads(value, salt=SALT)
         except signing.BadSignature:
             raise invalid_token("The event cookie is not valid.") from None
         kind, _, number = ref.partition(":")
         again = AGAIN[kind](number) if time.time() < until else None
-        if again is None:
+        if again is None or again[0].pk != user_id:  # A database may give a login's id again.
             raise invalid_token("The event cookie has expired.")
         return known(*again)

@@ -24,14 +24,11 @@ class Tables(NamedTuple):
     logins: type[models.Model]
     user_fields: tuple[str, ...]
 
-    def find(self, **where: str) -> dict[str, Any] | None:
-        """The login for which `where` holds, with its user's `user_fields`; one query. None where there is
-        none, or no user of it."""
+    def find(self, **where: Any) -> list[dict[str, Any]]:
+        """The logins for which `where` holds, each with its user's `user_fields`, but for those that have no user;
+        one query."""
         columns = ["id", "user_id", "expires_at", *(f"user__{name}" for name in self.user_fields)]
-        found: dict[str, Any] | None = (
-            self.logins._default_manager.using(self.alias).filter(**where).values(*columns).first()
-        )
-        return found
+        return list(self.logins._default_manager.using(self.alias).filter(**where).values(*columns))
 
 
 # Our names of the columns, and better-auth's.

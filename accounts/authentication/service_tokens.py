@@ -13,10 +13,12 @@ from rest_framework.exceptions import PermissionDenied
 
 from accounts.authentication.refusals import invalid_token
 from accounts.models import ServiceToken, User
+from chatstore.http.requests import LONG_WORD, masked
 from chatstore.ids import uuid_of
 
 SHAPE = re.compile(r"css_[A-Za-z0-9_-]{43}")
 MOST_LOGGED = 512
+NO_NAME = {"\0", "\N{REPLACEMENT CHARACTER}"}
 
 log = structlog.get_logger("chatstore.authentication")
 
@@ -49,7 +51,7 @@ def user_for(service: ServiceToken, on_behalf_of: str | None) -> User:
         on_behalf_of = on_behalf_of.encode("latin-1", "replace").decode("utf-8", "replace")
     user = user_named(service, on_behalf_of or "")
     if reason := objection(service, on_behalf_of, user):
-        named = (on_behalf_of or "")[:MOST_LOGGED]
+        named = loggable(on_behalf_of or "")
         log.warning("may not act on behalf", service=service.name, on_behalf_of=named, reason=reason)
         if on_behalf_of is None:
             raise PermissionDenied("X-On-Behalf-Of must name a user.", code="on_behalf_of_missing")
@@ -63,7 +65,7 @@ def user_named(service: ServiceToken, name: str) -> User | None:
     """By public id, or `issuer|subject` (a subject may hold bars itself); with what `objection` asks."""
     users = User.objects.with_powers()
     issuer, bar, subject = name.partition("|")
-    if bar and "\0" not in name:
+    if bar and not NO_NAME & set(name):
         users = users.identified(issuer, subject)
     elif public_id := uuid_of(name):
         users = users.filter(public_id=public_id)
@@ -73,6 +75,11 @@ def user_named(service: ServiceToken, name: str) -> User | None:
         users = users.with_role_in(service.workspace_id)
     found: User | None = users.first()
     return found
+
+
+def loggable(name: str) -> str:
+    """What a service called a user, unless it may be anything: a token in the wrong header, say."""
+    return (name if "|" in name else LONG_WORD.sub(masked, name))[:MOST_LOGGED]
 
 
 def objection(service: ServiceToken, on_behalf_of: str | None, user: User | None) -> str:

@@ -12,7 +12,7 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.utils import timezone
 
-from accounts.models import SHOWN_CHARACTERS, ServiceToken, User, Workspace
+from accounts.models import SHOWN_CHARACTERS, ApiToken, ServiceToken, User, Workspace
 from accounts.tests.test_admin import act, everything_stored, found, page_of, statements
 from conftest import Caller
 
@@ -193,3 +193,30 @@ def test_a_page_costs_the_same_for_one_row_and_for_fifty(staff: Client, shared: 
     for number in range(49):
         issued(Workspace.objects.create(name=f"extra {number}"))
     assert len(statements(staff, path)) == len(one) <= 12
+
+
+def test_a_workspace_is_deleted_with_its_tokens(staff: Client, shared: Workspace) -> None:
+    ServiceToken.objects.issue(name="archive", workspace=shared)
+    page = f"/admin/accounts/workspace/{shared.pk}/delete/"
+    assert staff.get(page).status_code == 200
+    assert staff.post(page, {"post": "yes"}).status_code == 302
+    assert not Workspace.objects.filter(pk=shared.pk).exists()
+    assert not ServiceToken.objects.exists()
+
+
+def test_a_name_on_two_lines_is_refused(staff: Client) -> None:
+    asked = {"name": "one\x1btwo", "scope": "read", "workspace": "", "expires_at_0": "", "expires_at_1": ""}
+    assert staff.post("/admin/accounts/servicetoken/add/", asked).status_code == 200
+    assert not ServiceToken.objects.exists()
+
+
+def test_staff_without_all_powers_revoke_no_superusers_api_token(alice: Caller, sam: Caller) -> None:
+    helper = User.objects.create_user("helper", is_staff=True)
+    needed = Permission.objects.filter(codename__in=["view_apitoken", "change_apitoken"])
+    helper.user_permissions.set(needed)
+    client = Client()
+    client.force_login(helper)
+    ids = list(ApiToken.objects.values_list("pk", flat=True))
+    client.post("/admin/accounts/apitoken/", {"action": "revoke", "_selected_action": ids})
+    revoked = ApiToken.objects.exclude(revoked_at=None).values_list("user__username", flat=True)
+    assert list(revoked) == ["alice"]

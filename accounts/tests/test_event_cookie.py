@@ -88,8 +88,8 @@ def test_delete_clears_it(alice: Caller) -> None:
     assert (answer.status_code, cookie.value, cookie["max-age"], cookie["path"]) == (204, "", 0, "/api/sessions/")
 
 
-def signed(ref: str, until: float, salt: str = event_cookie.SALT) -> str:
-    return signing.dumps([ref, until], salt=salt)
+def signed(ref: str, user: User, until: float, salt: str = event_cookie.SALT) -> str:
+    return signing.dumps([ref, user.pk, until], salt=salt)
 
 
 @pytest.mark.parametrize(
@@ -102,31 +102,33 @@ def signed(ref: str, until: float, salt: str = event_cookie.SALT) -> str:
         pytest.param("{other_salt}", id="signed-for-something-else"),
         pytest.param("{ended}", id="ended"),
         pytest.param("{absent}", id="no-such-token"),
+        pytest.param("{anothers}", id="number-given-to-somebody-else"),
     ],
 )
-def test_another_cookie_is_401(alice: Caller, cookie: str) -> None:
+def test_another_cookie_is_401(alice: Caller, mallory: Caller, cookie: str) -> None:
     good = got(alice).value
     ref = signing.loads(good, salt=event_cookie.SALT)[0]
     soon = time.time() + 60
     forms = {
         "good": good,
-        "other_salt": signed(ref, soon, "another"),
-        "ended": signed(ref, time.time() - 1),
-        "absent": signed("api_token:0", soon),
+        "other_salt": signed(ref, alice.user, soon, "another"),
+        "ended": signed(ref, alice.user, time.time() - 1),
+        "absent": signed("api_token:0", alice.user, soon),
+        "anothers": signed(ref, mallory.user, soon),
     }
     answer = browser(cookie.format(**forms)).get(EVENTS)
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
 
 
 def test_it_lasts_ten_minutes(alice: Caller) -> None:
-    until = signing.loads(got(alice).value, salt=event_cookie.SALT)[1]
+    until = signing.loads(got(alice).value, salt=event_cookie.SALT)[2]
     assert 590 <= until - time.time() <= 600
 
 
 def test_it_holds_no_secret(alice: Caller) -> None:
     said = base64.urlsafe_b64decode(got(alice).value.partition(":")[0] + "==")
-    ref, _ = json.loads(said)
-    assert ref == f"api_token:{alice.user.api_tokens.get().pk}"
+    ref, user_id, _ = json.loads(said)
+    assert (ref, user_id) == (f"api_token:{alice.user.api_tokens.get().pk}", alice.user.pk)
 
 
 @pytest.mark.parametrize("end", ["revoke", "deactivate", "expire", "switch-off"])

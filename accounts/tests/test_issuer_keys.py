@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -380,3 +381,24 @@ def test_an_issuer_that_hangs_is_not_waited_for(
 
 def test_an_issuer_is_waited_for_three_seconds_at_most() -> None:
     assert issuer_keys.TIMEOUT_SECONDS <= 3
+
+
+def trickled_headers(handler: BaseHTTPRequestHandler) -> None:
+    """A header line now and then, without end: no read ever takes long."""
+    with contextlib.suppress(OSError):
+        handler.wfile.write(b"HTTP/1.0 200 OK\r\n")
+        for number in range(100):
+            handler.wfile.write(f"X-{number}: y\r\n".encode())
+            time.sleep(0.2)
+
+
+def test_an_issuer_that_trickles_its_headers_holds_nobody_up_for_long(
+    transactional_db: None, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(issuer_keys, "TIMEOUT_SECONDS", 1)
+    issuer.answer = trickled_headers
+    token = issuer.token()
+    started = time.monotonic()
+    assert at_once([lambda: status_of(token)] * 6, 6) == [503] * 6
+    assert time.monotonic() - started < 4
+    assert issuer.fetches == 1

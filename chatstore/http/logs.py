@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import time
 import traceback
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def described(error: BaseException) -> str:
     name = type(error).__qualname__
     if isinstance(error, PostgresError):
         return f"{name}: sqlstate={error.sqlstate} constraint={error.diag.constraint_name}"
-    if isinstance(error, DatabaseError | UnicodeError | VariableDoesNotExist):
+    if isinstance(error, DatabaseError | sqlite3.Error | UnicodeError | VariableDoesNotExist):
         return name
     return f"{name}: {error}"
 

@@ -14,9 +14,11 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.encoding import escape_uri_path
 
 from chatstore.http.logs import log_statement
-from chatstore.ids import new_uuid
+from chatstore.ids import new_uuid, uuid_of
 
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+LONG_WORD = re.compile(r"[A-Za-z0-9_-]{32,}")
 
 log = structlog.get_logger("chatstore.request")
 
@@ -24,6 +26,11 @@ log = structlog.get_logger("chatstore.request")
 def request_id_of(request: HttpRequest) -> str:
     """The id of this request, as in its `X-Request-ID` (contract 1)."""
     return str(request.META["chatstore.request_id"])
+
+
+def masked(word: re.Match[str]) -> str:
+    """A long word of a path: a session's UUID as it is; what may be a token, not."""
+    return word[0] if uuid_of(word[0]) else "[...]"
 
 
 class RequestLogMiddleware:
@@ -45,7 +52,7 @@ class RequestLogMiddleware:
             log.info(
                 "request",
                 method=request.method,
-                path=escape_uri_path(request.path),
+                path=escape_uri_path(LONG_WORD.sub(masked, request.path)),
                 status=response.status_code,
                 ms=round((time.perf_counter() - started) * 1000, 1),
             )

@@ -6,6 +6,7 @@ itself. A cache that is away lets everybody pass.
 
 from __future__ import annotations
 
+import re
 import time
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # It reads its throttle classes from here.
     from rest_framework.views import APIView
 
 WINDOW_SECONDS = 60
+PORT = re.compile(r"^(\[.*\]|[^:]*):\d+$")
 
 log = structlog.get_logger("chatstore.throttling")
 
@@ -61,9 +63,12 @@ class FailureThrottle(MinuteThrottle):
 
 
 def network_of(ident: str) -> str:
-    """The address, or of IPv6 the /64 that one subscriber has."""
+    """The address, or of IPv6 the /64 that one subscriber has. An IPv4 address may be written as IPv6 maps it, and
+    some proxies append a port."""
+    said = PORT.sub(r"\1", ident.strip()).strip("[]")
     try:
-        address = ip_address(ident.strip())
+        address = ip_address(said)
     except ValueError:
         return "unknown"
+    address = getattr(address, "ipv4_mapped", None) or address
     return str(ip_network((address, 64), strict=False)) if isinstance(address, IPv6Address) else str(address)

@@ -50,6 +50,7 @@ def test_the_production_settings_of_the_docs_pass_every_check() -> None:
     ("changes", "problem"),
     [
         ({"SECRET_KEY": ""}, "chatstore.E001"),
+        ({"SECRET_KEY": "x"}, "chatstore.E001"),
         ({"DEBUG": "true"}, "chatstore.E002"),
         ({"CORS_ORIGINS": "*", "CORS_ALLOW_CREDENTIALS": "true"}, "chatstore.E003"),
         ({"ALLOWED_HOSTS": "*"}, "chatstore.E004"),
@@ -106,6 +107,8 @@ def test_a_strong_service_token_is_taken_and_in_development_any(settings: dict[s
         ("SERVICE_AUTH_TOKEN", "two s3cr3t words"),
         ("SERVICE_AUTH_TOKEN", "one,s3cr3t"),
         ("CACHE_URL", "memcached://u:s3cr3t@h"),
+        ("CACHE_URL", "redis://u:s3cr3t@h:port/0"),
+        ("BETTER_AUTH_ISSUER", "s3cr3t|x"),
         ("BETTER_AUTH_DATABASE_URL", "mysql://u:s3cr3t@h/auth"),
         ("BETTER_AUTH_SESSION_FIELDS", "userID=s3cr3t"),
         ("BETTER_AUTH_SESSION_FIELDS", "userId"),

@@ -118,6 +118,11 @@ def from_address(nobody: Caller, address: str, forwarded: str = "") -> int:
         pytest.param("2001:db8::1", "2001:db8::ffff:1", 429, id="same-64"),
         pytest.param("2001:db8:0:1::1", "2001:db8:0:2::1", 401, id="other-64"),
         pytest.param("", "not an address", 429, id="none-to-tell"),
+        pytest.param("::ffff:192.0.2.1", "::ffff:192.0.2.2", 401, id="mapped-others"),
+        pytest.param("::ffff:192.0.2.1", "192.0.2.1", 429, id="mapped-same"),
+        pytest.param("192.0.2.1:1024", "192.0.2.1:1025", 429, id="port-same"),
+        pytest.param("192.0.2.1:1024", "192.0.2.2:1024", 401, id="port-others"),
+        pytest.param("[2001:db8::1]:1024", "2001:db8::2", 429, id="port-of-ipv6"),
     ],
 )
 def test_each_address_counts_for_itself(
