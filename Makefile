@@ -50,6 +50,9 @@ lock: .venv/installed-dev ## Choose versions again, with hashes
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-emit-index-url \
 		--custom-compile-command "make lock" requirements-dev.in --constraint requirements.txt \
 		--output-file requirements-dev.txt
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-emit-index-url \
+		--custom-compile-command "make lock" requirements-openai-agents.in --constraint requirements-dev.txt \
+		--output-file requirements-openai-agents.txt
 
 clean: ## Remove the environment and the caches; the database stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -65,9 +68,10 @@ clean: ## Remove the environment and the caches; the database stays
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt
+.venv/installed-dev: .venv/installed requirements-dev.txt requirements-openai-agents.txt
 	@echo "Installing the tools of the tests into .venv ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-openai-agents.txt
 	@touch $@
 
 # Whatever goes wrong here, the tests go on: those that need it are skipped and say so.

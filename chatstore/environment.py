@@ -73,7 +73,9 @@ class Environment(BaseSettings):
     host: str = Field("127.0.0.1", description="The address to listen on; 0.0.0.0 for all.")
     port: int = Field(8000, ge=1, le=65535, description="The port to listen on.")
     web_workers: int = Field(2, ge=1, description="gunicorn's worker processes.")
-    web_threads: int = Field(16, ge=1, description="Threads in each worker.")
+    web_threads: int = Field(
+        200, ge=1, description="Threads in each worker; an open stream holds one. They cost little memory."
+    )
     allowed_hosts: CommaSeparated = Field(
         ("localhost", "127.0.0.1", "[::1]"),
         description="Host names this site answers to, separated by commas.",
@@ -194,6 +196,20 @@ class Environment(BaseSettings):
     )
     max_sessions_per_user: int | None = Field(
         None, ge=1, description="Live sessions a user may own; one more is answered 400. Not set: no limit."
+    )
+    assistant: str = Field(
+        "conversations.chat.assistants.Echo",
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$",
+        description="Who answers: the dotted path of a class or function that makes an assistant (docs/chat.md).",
+    )
+    openai_agent: str = Field(
+        "",
+        pattern=r"^([A-Za-z_]\w*(\.[A-Za-z_]\w*)+)?$",
+        description="With ASSISTANT=conversations.chat.openai_agents.OpenAIAgents: the dotted path of a function "
+        "without arguments that returns an agents.Agent (docs/chat.md).",
+    )
+    stream_share: float = Field(
+        0.9, gt=0, le=1, description="The share of a worker's threads that may stream; beyond it 503."
     )
     max_content_bytes: int = Field(
         1024 * 1024, ge=1, le=4 * 1024 * 1024, description="The largest message content, in UTF-8 bytes."

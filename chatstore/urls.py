@@ -2,17 +2,17 @@ from __future__ import annotations
 
 from django.contrib import admin
 from django.urls import include, path, re_path
-from django.views.generic import TemplateView
 
 from chatstore.http.health import health, live
 from chatstore.http.openapi import OpenAPIView, RedocView, SwaggerView, redoc_script
 from chatstore.http.problems import api_not_found
+from conversations.front import FrontPage
 
 handler400 = "chatstore.http.problems.bad_request"
 handler500 = "chatstore.http.problems.server_error"
 
 urlpatterns = [
-    path("", TemplateView.as_view(template_name="front.html"), name="front"),
+    path("", FrontPage.as_view(), name="front"),
     path("admin/", admin.site.urls),
     re_path(r"^health/?$", health, name="health"),
     re_path(r"^health/live/?$", live, name="health-live"),
@@ -21,6 +21,7 @@ urlpatterns = [
     path("redoc", RedocView.as_view(url_name="openapi"), name="redoc"),
     path("redoc.js", redoc_script, name="redoc-script"),
     path("", include("accounts.urls")),
+    path("api/", include("conversations.chat.urls")),
     path("api/", include("conversations.api.urls")),
     path("api", api_not_found),
     re_path(r"^api/", api_not_found),

@@ -14,7 +14,7 @@ from django.db.models import Q, QuerySet
 
 from accounts.models import ApiToken, Identity, Membership, ServiceToken, User, Workspace
 from chatstore.ids import row_id_of, uuid_of
-from conversations.models import Message, Session
+from conversations.models import Message, Session, Turn
 from conversations.retention import Advance, Removed, counted, remove_all
 
 ROWS_AT_ONCE = 1_000
@@ -150,11 +150,12 @@ def forget_log_of_account(user: User) -> None:
 
 
 def forget_log_of_conversations(user: User) -> None:
-    """Delete the admin's log entries about the person's sessions and messages.
+    """Delete the admin's log entries about the person's sessions, messages and turns.
 
     It walks the entries, not the messages: the log has no index on its objects, and is much the shorter.
     """
-    for model, theirs in ((Session, Q(owner=user)), (Message, Q(session__owner=user))):
+    of_sessions = Q(session__owner=user)
+    for model, theirs in ((Session, Q(owner=user)), (Message, of_sessions), (Turn, of_sessions)):
         for entries in walked(entries_about(model)):
             named_by = {entry.pk: row_id_of(entry.object_id or "") for entry in entries}
             ids = set(

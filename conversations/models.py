@@ -6,10 +6,11 @@ The counters on a session are exact at every commit, positions have no gaps when
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from django.db import models
 from django.db.models import F, Q
+from django.utils import timezone
 
 from accounts.models import Membership, Retryable, User, Workspace
 from chatstore.ids import new_uuid, row_id_of, uuid_of
@@ -209,3 +210,78 @@ class Message(Retryable):
 
     def __str__(self) -> str:
         return f"message {self.pk} ({self.role})"
+
+
+class TurnQuerySet(models.QuerySet["Turn"]):
+    def running(self) -> Self:
+        return self.filter(status=Turn.Status.RUNNING)
+
+    def alive(self) -> Self:
+        """Running, in a worker that still says so."""
+        return self.running().filter(lease_until__gt=timezone.now())
+
+    def shown(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows of messages, those that are still streaming and have lost their worker as interrupted: so they are
+        for whoever reads, before it is written. One query where any is streaming, else none."""
+        streaming = [row for row in rows if row["status"] == Message.Status.STREAMING]
+        if streaming:
+            sessions = {row["session_id"] for row in streaming}
+            alive = set(self.alive().filter(session__in=sessions).values_list("session_id", flat=True))
+            for row in streaming:
+                if row["session_id"] not in alive:
+                    row["status"] = Message.Status.INTERRUPTED.value
+        return rows
+
+    def lost(self) -> Self:
+        """Running, but their worker has not said so for too long."""
+        return self.running().filter(lease_until__lte=timezone.now())
+
+
+class Turn(models.Model):
+    """A user's message and what an assistant makes of it. It runs in one worker, which renews its lease.
+
+    Messages are named by their positions in the session: `question` is the user's, `answer` the last one that the
+    assistant has written, the same as `question` until there is one.
+    """
+
+    class Status(models.TextChoices):
+        RUNNING = "running"
+        COMPLETE = "complete"
+        INTERRUPTED = "interrupted"
+        FAILED = "failed"
+
+    session = models.ForeignKey(Session, models.CASCADE, related_name="turns", db_index=False)
+    question = models.BigIntegerField()
+    answer = models.BigIntegerField()
+    status = models.CharField(max_length=16, choices=Status, default=Status.RUNNING)
+    trace_id = models.CharField(max_length=255, null=True, blank=True)
+    worker = models.CharField(max_length=64)
+    lease_until = models.DateTimeField()
+    stop_requested_at = models.DateTimeField(null=True, blank=True)
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = TurnQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            # Also the index for the turn of a message, and for those of a session that is removed.
+            models.UniqueConstraint(fields=["session", "question"], name="turn_of_question"),
+            models.UniqueConstraint(fields=["session"], name="turn_running_once", condition=Q(status="running")),
+            models.CheckConstraint(
+                condition=Q(status__in=["running", "complete", "interrupted", "failed"]), name="turn_status"
+            ),
+            models.CheckConstraint(condition=Q(answer__gte=F("question")), name="turn_answer"),
+        ]
+        indexes = [
+            # The turns whose worker is lost; those that run are few.
+            models.Index(fields=["lease_until"], name="turn_lease", condition=Q(status="running")),
+        ]
+
+    def __str__(self) -> str:
+        return f"turn {self.pk} ({self.status})"
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is said to run, and its worker has not said so for too long."""
+        return self.status == self.Status.RUNNING and self.lease_until <= timezone.now()

@@ -9,7 +9,7 @@ from datetime import datetime
 from django.db import transaction
 from django.db.models import QuerySet, Sum
 
-from conversations.models import Message, Session
+from conversations.models import Message, Session, Turn
 
 SESSIONS_AT_ONCE = 100
 MESSAGES_AT_ONCE = 10_000
@@ -66,6 +66,7 @@ def remove_batch(sessions: QuerySet[Session], advance: Advance, skip_locked: boo
     if not batch:
         return None
     messages = remove_messages(batch, advance)
+    Turn.objects.filter(session__in=batch).delete()
     Session.objects.filter(pk__in=[session.pk for session in batch]).delete()
     return Removed(len(batch), messages)
 

@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from accounts.models import User, Workspace
 from chatstore.retries import Retry
-from conversations.models import DEFAULT_TITLE, Message, Session
+from conversations.models import DEFAULT_TITLE, Message, Session, Turn
 
 AUTO_TITLE_LENGTH: Final = 60
 
@@ -49,14 +49,15 @@ def create_session(
 ) -> tuple[Session, bool]:
     """A new session of `owner`, or the one that this key made before; and whether it was made now.
 
-    `fields` may hold title, pocket, group, agent and metadata. Raises QuotaReached, KeyReused, and
+    `fields` may hold title, titled (false for a title that nobody gave), pocket, group, agent and metadata.
+    Raises QuotaReached, KeyReused, and
     SessionGone for the retry of a session that is deleted.
     """
     now = timezone.now()
     values: dict[str, Any] = {
         "title": DEFAULT_TITLE,
-        **fields,
         "titled": "title" in fields,
+        **fields,
         "owner_public_id": owner.public_id,
         "workspace": workspace,
         "created_at": now,
@@ -127,6 +128,7 @@ def trash_session(session: Session) -> None:
         if row.deleted_at:
             raise SessionGone
         write_session(row, deleted_at=timezone.now())
+        Turn.objects.running().filter(session=row).update(stop_requested_at=timezone.now())
 
 
 def restore_session(session: Session) -> Session:
@@ -279,12 +281,33 @@ def shortened(text: str) -> str:
 
 def locked_message(session: Session, message_id: int) -> Message:
     """A live, finished message of a locked session. MessageGone, MessageStreaming."""
-    message = Message.objects.filter(session=session, pk=message_id, deleted_at=None).first()
+    live = Message.objects.filter(session=session, pk=message_id, deleted_at=None)
+    message = live.first()
+    if message and message.status == Message.Status.STREAMING:
+        settle_lost(session)
+        message = live.first()
     if message is None:
         raise MessageGone
     if message.status == Message.Status.STREAMING:
         raise MessageStreaming
     return message
+
+
+def end_turn(session: Session, turn: Turn, status: str, trace_id: str | None = None) -> None:
+    """Close a turn of the locked session, and what is open of it."""
+    open_rows = Message.objects.filter(session=session, status=Message.Status.STREAMING)
+    now = timezone.now()
+    if open_rows.exists():
+        write_session(session)
+        of_rows = Message.Status.FAILED if status == Turn.Status.FAILED else Message.Status.INTERRUPTED
+        open_rows.update(status=of_rows, version=session.version, updated_at=now)
+    Turn.objects.filter(pk=turn.pk).update(status=status, finished_at=now, trace_id=trace_id or turn.trace_id)
+
+
+def settle_lost(session: Session) -> None:
+    """Where the running turn of the locked session has lost its worker, it is interrupted now."""
+    if lost := Turn.objects.lost().filter(session=session).first():
+        end_turn(session, lost, Turn.Status.INTERRUPTED)
 
 
 def change_message(message: Message, changes: Mapping[str, Any]) -> Message:

@@ -8,6 +8,7 @@ from django.urls import path
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from accounts.authentication.bearer import BearerAuthentication
 from accounts.authentication.event_cookie import EventCookieAuthentication
 from accounts.models import User
 from chatstore.http.viewsets import StrictViewSet
@@ -15,7 +16,7 @@ from chatstore.urls import urlpatterns as of_the_project
 
 
 class EventsViewSet(StrictViewSet):
-    authentication_classes = (EventCookieAuthentication,)
+    authentication_classes = (BearerAuthentication, EventCookieAuthentication)
 
     def retrieve(self, request: Request, ref: str) -> Response:
         return Response({"user": str(cast(User, request.user).public_id)})

@@ -73,19 +73,31 @@ def redoc_script(request: HttpRequest) -> HttpResponse:
     return HttpResponse(redoc_script_text(), content_type="text/javascript")
 
 
+BEARER = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API token (`cst_...`), made in the admin, by `manage.py createtoken`, "
+    "or at `/api/me/tokens/`; an OIDC access token; a session of better-auth, raw or signed; or a "
+    "service token (`css_...`), with the user it acts for in `X-On-Behalf-Of`, by public id or as "
+    "`issuer|subject`. An installation chooses which.",
+}
+
+
 class BearerToken(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = "accounts.authentication.bearer.BearerAuthentication"
     name = "bearer"
 
     def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
-        return {
-            "type": "http",
-            "scheme": "bearer",
-            "description": "An API token (`cst_...`), made in the admin, by `manage.py createtoken`, "
-            "or at `/api/me/tokens/`; an OIDC access token; a session of better-auth, raw or signed; or a "
-            "service token (`css_...`), with the user it acts for in `X-On-Behalf-Of`, by public id or as "
-            "`issuer|subject`. An installation chooses which.",
-        }
+        return BEARER
+
+
+class EventCookie(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = "accounts.authentication.event_cookie.EventCookieAuthentication"
+    name = "event_cookie"
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
+        description = "From `POST /auth/session`; opens the GETs of event streams and nothing else."
+        return {"type": "apiKey", "in": "cookie", "name": "chatstore_events", "description": description}
 
 
 PROBLEM = {

@@ -103,8 +103,10 @@ def problem(
     *,
     errors: list[dict[str, Any]] | None = None,
     headers: Mapping[str, str] | None = None,
+    members: Mapping[str, Any] | None = None,
 ) -> HttpResponse:
-    """A problem document. JSON in ASCII, so that no text a client sent can break the answer."""
+    """A problem document, with further `members` (RFC 9457 section 3.2). JSON in ASCII, so that no text a client
+    sent can break the answer."""
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -112,6 +114,7 @@ def problem(
         "detail": detail,
         "code": code,
         "request_id": request_id_of(request),
+        **(members or {}),
     }
     if errors is not None:
         body["errors"] = errors
@@ -152,7 +155,8 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpRespo
         return problem(request, 422, getattr(error, "code", "validation_error"), sentence(errors), errors=errors)
     if isinstance(error, exceptions.APIException):
         said = cast(exceptions.ErrorDetail, error.detail)
-        return problem(request, error.status_code, str(said.code), str(said), headers=headers_of(error))
+        headers, members = headers_of(error), getattr(error, "members", None)
+        return problem(request, error.status_code, str(said.code), str(said), headers=headers, members=members)
     return None
 
 

@@ -226,4 +226,17 @@ CONVERSATIONS = [
         {"PATCH": {"content": "Changed"}},
     ),
 ]
-MATRIX = [*PAGES, *ACCOUNTS, *CONVERSATIONS]
+# Who may say something in a session is told that a reply is being written there; nobody else learns of it.
+SAY = {"owner": 409, "admin": 404, "other": 404, "deleted": 404, "absent": 404, "malformed": 422}
+READ_CHAT = {"owner": 200, "admin": 200, "other": 404, **MISSING}
+STOP = {"owner": 202, "admin": 403, "other": 403, **MISSING}
+SAID = {"POST": {"message": "Hello!", "conversation_id": "{ref}"}}
+CHAT = [
+    Route("api/chat", "/api/chat", SESSIONS, {"POST": SAY}, SAID),
+    Route("api/chat/stream", "/api/chat/stream", SESSIONS, {"POST": SAY}, SAID),
+    Route("api/conversations", "/api/conversations", ONE, {"GET": always(200)}),
+    Route("api/conversations/{ref}", "/api/conversations/{ref}", SESSIONS, {"GET": READ_CHAT}),
+    Route("api/sessions/{ref}/stop", "/api/sessions/{ref}/stop/", SESSIONS, {"POST": STOP}),
+    Route("api/sessions/{ref}/events", "/api/sessions/{ref}/events/", SESSIONS, {"GET": READ}),
+]
+MATRIX = [*PAGES, *ACCOUNTS, *CONVERSATIONS, *CHAT]

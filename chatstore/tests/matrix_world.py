@@ -22,12 +22,12 @@ from accounts.tests.issuers import Issuer, issuing
 from chatstore.tests.matrix_things import secret
 from conftest import Caller, caller, new_message, new_session
 from conversations import services
-from conversations.models import Message, Session
+from conversations.models import Message, Session, Turn
 
 OF_THE_SETTINGS = secrets.token_urlsafe(32)
 TABLES = [
     model._meta.db_table
-    for model in (User, Workspace, Membership, Identity, ApiToken, ServiceToken, Session, Message)
+    for model in (User, Workspace, Membership, Identity, ApiToken, ServiceToken, Session, Message, Turn)
 ]
 
 
@@ -205,11 +205,21 @@ def furnished(people: dict[str, Caller], places: dict[str, Workspace]) -> dict[s
 
 
 def session_with_messages(name: str, owner: Caller, place: Workspace) -> dict[str, Any]:
-    """A session, one message of it and one that was deleted; the session itself too, where it is called so."""
+    """A session, one message of it and one that was deleted; the session itself too, where it is called so. A
+    reply is being written in it, by another worker: nobody begins one during these tests."""
     session = new_session(owner, place, title=secret(f"session-{name}"))
     message = new_message(session, secret(f"message-{name}"), trace_id="run-1", span_id="step-1")
     emptied = new_message(session)
     services.delete_message(emptied)
+    now = timezone.now()
+    Turn.objects.create(
+        session=session,
+        question=1,
+        answer=1,
+        worker="another",
+        started_at=now,
+        lease_until=now + timedelta(days=1),
+    )
     if name.endswith("deleted"):
         services.trash_session(session)
     told = name.replace("-", "_")

@@ -59,6 +59,7 @@ def test_the_production_settings_of_the_docs_pass_every_check() -> None:
         ({"SERVICE_AUTH_TOKEN": "abcabcabc" * 8}, "chatstore.E007"),
         ({"BETTER_AUTH": "true", "BETTER_AUTH_REQUIRE_SIGNATURE": "true"}, "chatstore.E008"),
         ({"BETTER_AUTH": "true", "BETTER_AUTH_ISSUER": "local"}, "chatstore.E009"),
+        ({"ASSISTANT": "conversations.chat.assistants.Nobody"}, "chatstore.E010"),
     ],
 )
 @pytest.mark.parametrize("code", ["manage.py check", "-m chatstore.wsgi"], ids=["check", "serve"])

@@ -16,7 +16,7 @@ from accounts.models import ApiToken, User
 from chatstore.environment import BASE_DIR
 from chatstore.tests.serving import own_database_url
 
-WALK_THROUGHS = ["README.md", "docs/auth.md"]
+WALK_THROUGHS = ["README.md", "docs/auth.md", "docs/api.md"]
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -74,7 +74,7 @@ def test_a_walk_through_prints_what_the_page_shows(page: str, live_server: Any) 
     assert not differing, "\n".join(differing)
 
 
-@pytest.mark.parametrize("block", blocks("docs/auth.md", "ini"))
+@pytest.mark.parametrize("block", [*blocks("docs/auth.md", "ini")])
 def test_the_settings_of_the_page_on_logins_can_be_used(block: str) -> None:
     chosen = dict(line.split("=", 1) for line in block.splitlines())
     done = subprocess.run(

@@ -15,7 +15,9 @@ PACKAGES = ("accounts", "chatstore", "conversations")
 GROUND = {"chatstore.ids", "chatstore.retries"}
 HTTP = {*GROUND, "chatstore.http"}
 MODELS = {"accounts.models", "conversations.models"}
-STORE = {*MODELS, "conversations.services"}
+STORE = {*MODELS, "conversations.services", "conversations.shapes"}
+
+ROUTES = {"accounts.urls", "conversations.api.urls", "conversations.chat.urls", "conversations.front"}
 
 # Each room and the rooms that it may import, itself always among them. A module is in the room with the
 # longest name that its own begins with. The wings api, chat and staff know nothing of each other.
@@ -26,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "chatstore.bounded_admin": set(),
     "chatstore.environment": set(),
     "chatstore": {"chatstore.http", "chatstore.environment"},
-    "chatstore.urls": {"chatstore.http", "accounts.urls", "conversations.api.urls"},
+    "chatstore.urls": {"chatstore.http", *ROUTES},
     "accounts.models": {"chatstore.ids"},
     "accounts.authentication": {*HTTP, "accounts.models", "chatstore.environment"},
     "accounts": {*HTTP, "accounts.models"},
@@ -39,16 +41,20 @@ ROOMS: dict[str, set[str]] = {
     "conversations": {"conversations.models"},
     "conversations.models": {"accounts.models", "chatstore.ids"},
     "conversations.services": {*GROUND, *MODELS},
+    "conversations.shapes": {"chatstore.http"},
     "conversations.bulk": {*GROUND, *STORE},
     "conversations.retention": {*GROUND, *STORE},
     "conversations.erasure": {*GROUND, *STORE, "conversations.retention"},
+    "conversations.front": {"conversations.management.credentials"},
     "conversations.management.credentials": {*GROUND, *STORE},
     "conversations.seeding": {*GROUND, *STORE, "conversations.bulk"},
     "conversations.api": {*HTTP, *STORE},
     "conversations.api.views": {*HTTP, *STORE, "conversations.api"},
     "conversations.api.urls": {"chatstore.http", "conversations.api.views"},
-    "conversations.chat": {*HTTP, *STORE},
-    "conversations.chat.views": {*HTTP, *STORE, "conversations.chat"},
+    "conversations.chat": {*HTTP, *STORE, "accounts.authentication"},
+    "conversations.chat.views": {*HTTP, *STORE, "accounts.authentication", "conversations.chat"},
+    "conversations.chat.checks": {"conversations.chat"},
+    "conversations.apps": {"conversations.chat.checks"},
     "conversations.chat.urls": {"chatstore.http", "conversations.chat.views"},
     "conversations.staff": {*HTTP, *STORE},
     "conversations.admin": {*HTTP, *STORE, "conversations.staff", "chatstore.bounded_admin"},
@@ -56,6 +62,7 @@ ROOMS: dict[str, set[str]] = {
         *GROUND,
         *STORE,
         "conversations.bulk",
+        "conversations.chat",
         "conversations.management.credentials",
         "conversations.erasure",
         "conversations.retention",

@@ -10,43 +10,6 @@ from django.db.models import QuerySet
 from accounts.models import Membership, User, Workspace
 from conversations.models import Message, Session, SessionQuerySet
 
-SESSION_COLUMNS = (
-    "id",
-    "session_id",
-    "owner_id",
-    "owner_public_id",
-    "workspace_id",
-    "title",
-    "pocket",
-    "group",
-    "agent",
-    "metadata",
-    "message_count",
-    "tokens",
-    "version",
-    "last_activity",
-    "created_at",
-    "updated_at",
-    "deleted_at",
-)
-MESSAGE_COLUMNS = (
-    "id",
-    "session_id",
-    "position",
-    "role",
-    "content",
-    "tool_name",
-    "trace_id",
-    "span_id",
-    "tokens",
-    "metadata",
-    "status",
-    "version",
-    "created_at",
-    "updated_at",
-    "deleted_at",
-)
-
 
 def session_named(ref: str, caller: User, *, deleted_too: bool = False) -> Session | None:
     """The session that `ref` names by either id, with the caller's role in its workspace."""

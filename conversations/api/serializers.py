@@ -20,9 +20,10 @@ from chatstore.http.fields import (
     StrictIntegerField,
     StrictSerializer,
 )
-from chatstore.http.times import TimeField, wire_time
+from chatstore.http.times import TimeField
 from chatstore.ids import uuid_of
 from conversations.models import DEFAULT_TITLE, Message, Session
+from conversations.shapes import message_shape, session_shape
 
 MAX_TOKENS = 2**31 - 1
 MAX_BATCH = 500
@@ -86,27 +87,7 @@ class SessionSerializer(StrictSerializer):
     COLUMNS = {"pocket_id": "pocket", "group_id": "group", "agent_id": "agent"}
 
     def to_representation(self, instance: Session | Mapping[str, Any]) -> dict[str, Any]:
-        row = instance if isinstance(instance, Mapping) else vars(instance)
-        deleted_at = row["deleted_at"]
-        return {
-            "id": row["id"],
-            "session_id": str(row["session_id"]),
-            "user_id": row["owner_id"],
-            "owner": str(row["owner_public_id"]),
-            "workspace": str(row["workspace_id"]),
-            "title": row["title"],
-            "pocket": row["pocket"],
-            "group": row["group"],
-            "agent": row["agent"],
-            "metadata": row["metadata"],
-            "message_count": row["message_count"],
-            "tokens": row["tokens"],
-            "version": row["version"],
-            "last_activity": wire_time(row["last_activity"]),
-            "created_at": wire_time(row["created_at"]),
-            "updated_at": wire_time(row["updated_at"]),
-            "deleted_at": deleted_at and wire_time(deleted_at),
-        }
+        return session_shape(instance if isinstance(instance, Mapping) else vars(instance))
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -146,26 +127,7 @@ class MessageSerializer(StrictSerializer):
     updated_at = TimeField(read_only=True)
 
     def to_representation(self, instance: Message | Mapping[str, Any]) -> dict[str, Any]:
-        row = instance if isinstance(instance, Mapping) else row_of(instance)
-        if row["deleted_at"]:
-            return {"id": row["id"], "position": row["position"], "version": row["version"], "deleted": True}
-        return {
-            "id": row["id"],
-            "session_id": row["session_id"],
-            "session": str(row["session__session_id"]),
-            "position": row["position"],
-            "role": row["role"],
-            "content": row["content"],
-            "tool_name": row["tool_name"],
-            "trace_id": row["trace_id"],
-            "span_id": row["span_id"],
-            "tokens": row["tokens"],
-            "metadata": row["metadata"],
-            "status": row["status"],
-            "version": row["version"],
-            "created_at": wire_time(row["created_at"]),
-            "updated_at": wire_time(row["updated_at"]),
-        }
+        return message_shape(instance if isinstance(instance, Mapping) else row_of(instance))
 
 
 class DeletedMessageSerializer(serializers.Serializer[Any]):

@@ -33,8 +33,10 @@ from conversations.api.serializers import (
     SessionRestoreSerializer,
     SessionSerializer,
     SessionUpdateSerializer,
+    row_of,
 )
-from conversations.models import Message, Session
+from conversations.models import Message, Session, Turn
+from conversations.shapes import MESSAGE_COLUMNS, SESSION_COLUMNS
 
 SESSION_GONE = "There is no such session."
 MESSAGE_GONE = "There is no such message."
@@ -88,7 +90,7 @@ class SessionViewSet(ConversationViewSet):
         workspace lists other people's."""
         sessions = self.listed_sessions()
         self.check_query()
-        rows = self.filter_queryset(sessions).values(*queries.SESSION_COLUMNS)
+        rows = self.filter_queryset(sessions).values(*SESSION_COLUMNS)
         page = self.paginate_queryset(rows)
         return self.get_paginated_response(SessionSerializer(page, many=True).data)
 
@@ -260,15 +262,15 @@ class MessageViewSet(ConversationViewSet):
         self.check_query()
         if self.of_one is None:
             self.check_search()
-        page = self.paginate_queryset(self.rows(self.of_one))
-        rows = page if self.of_one is None else queries.with_session(page or (), self.of_one)
+        page = Turn.objects.shown(self.paginate_queryset(self.rows(self.of_one)) or [])
+        rows = page if self.of_one is None else queries.with_session(page, self.of_one)
         return self.get_paginated_response(MessageSerializer(rows, many=True).data)
 
     def rows(self, session: Session | None) -> QuerySet[Any, Any]:
         if session is None:
             found = self.filter_queryset(queries.messages_visible_to(self.caller))
-            return found.values(*queries.MESSAGE_COLUMNS, "session__session_id")
-        return self.filter_queryset(queries.messages_of(session)).values(*queries.MESSAGE_COLUMNS)
+            return found.values(*MESSAGE_COLUMNS, "session__session_id")
+        return self.filter_queryset(queries.messages_of(session)).values(*MESSAGE_COLUMNS)
 
     def check_search(self) -> None:
         """What a list without a session needs, and what it cannot take."""
@@ -310,7 +312,8 @@ class MessageViewSet(ConversationViewSet):
 
     @extend_schema(operation_id="messages_retrieve", summary="Read a message", tags=["messages"])
     def retrieve(self, request: Request, ref: str) -> Response:
-        return Response(MessageSerializer(self.message_numbered(ref)).data)
+        (row,) = Turn.objects.shown([row_of(self.message_numbered(ref))])
+        return Response(MessageSerializer(row).data)
 
     @extend_schema(operation_id="messages_update", summary="Change a message", tags=["messages"])
     def partial_update(self, request: Request, ref: str) -> Response:
