@@ -12,6 +12,8 @@ import pytest
 
 from chatstore.environment import BASE_DIR, DEVELOPMENT_SECRET_KEY
 
+pytestmark = pytest.mark.once
+
 OPERATIONS = (BASE_DIR / "docs/operations.md").read_text()
 SECRET_KEY = "x0-Q7wq3nJ5r8Tz1vB6mK9pL2sD4fG7hYcXeWuIoPaZ-uN3tR5yE8qA1"
 

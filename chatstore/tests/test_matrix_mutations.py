@@ -29,6 +29,8 @@ from chatstore.tests.matrix_world import World
 from conversations.api import permissions, queries
 from conversations.models import Session, SessionQuerySet
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def world(django_db_setup: None, django_db_blocker: Any) -> Iterator[World]:

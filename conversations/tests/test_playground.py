@@ -130,7 +130,7 @@ def test_a_second_question_goes_to_the_same_conversation(visit: Visit, alice: Ca
 # Reloading, stopping, losing the connection
 
 
-@pytest.mark.parametrize(("scheme", "by"), [("light", "events"), ("dark", "events"), ("dark", "polling")])
+@pytest.mark.parametrize(("scheme", "by"), [("light", "events"), ("dark", "polling")])
 @pytest.mark.parametrize("at", ["Calling search_database", "word3 "])
 def test_after_a_reload_in_the_middle_the_reply_is_whole_and_there_once(
     visit: Visit, alice: Caller, scheme: Literal["light", "dark"], by: str, at: str, tmp_path: Path
