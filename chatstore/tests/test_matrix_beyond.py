@@ -297,6 +297,9 @@ def test_a_route_answers_without_its_trailing_slash(world: World, route: Route) 
     answers = [world.callers["alice"].get(f"{spelling}?{query}") for spelling in (place, place.rstrip("/"))]
     assert answers[0].status_code == answers[1].status_code
     assert not answers[0].has_header("Location")
+    for answer in answers:
+        if answer.streaming:
+            answer.slot.give_back()
 
 
 BEYOND_THE_TITLE = [
