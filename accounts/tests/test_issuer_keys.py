@@ -22,7 +22,7 @@ from chatstore.environment import OidcIssuer
 from conftest import Caller
 from conversations.tests.test_concurrency import at_once
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.once, pytest.mark.django_db]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from chatstore.tests.serving import fetch, own_database_url, serving
 from chatstore.tests.test_checks import start
 from conftest import Caller
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.once, pytest.mark.django_db]
 
 HEADER = {"alg": "RS256", "typ": "JWT", "kid": "key-1"}
 
@@ -438,7 +438,6 @@ def test_with_other_names_the_usual_claims_say_nothing(settings: LazySettings, i
 # OIDC_ISSUERS
 
 
-@pytest.mark.postgres
 @pytest.mark.django_db(transaction=True)
 def test_the_environment_configures_a_server(issuer: Issuer) -> None:
     said = json.dumps([issuer.configured().model_dump()])

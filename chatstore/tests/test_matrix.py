@@ -29,6 +29,7 @@ def world(django_db_setup: None, django_db_blocker: Any) -> Iterator[World]:
 
 
 @pytest.mark.parametrize("cells", GROUPS.values(), ids=GROUPS)
+@pytest.mark.postgres
 @pytest.mark.django_db
 def test_the_matrix(world: World, cells: list[Cell]) -> None:
     assert disagreements(world, cells) == []
