@@ -1,0 +1,200 @@
+"""Many replies at once: chat streams of ten events a second on two workers, while somebody lists sessions.
+
+    .venv/bin/python -m benchmarks.chat_streams [--streams 1000] [--threads 700] [--pool 10]
+
+Starts a PostgreSQL and a server of its own on 127.0.0.1, and ends both. Prints how long the first event took,
+plain requests alone and beside the streams (both in this run: machines differ), errors, and the memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import selectors
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.client import HTTPConnection
+from pathlib import Path
+from statistics import quantiles
+
+from chatstore.environment import BASE_DIR
+from chatstore.testdatabase import OwnPostgres
+from conversations.chat.assistants import Asked, Event, MessageCreated, TextDelta
+
+PORT = 8899
+SECONDS = 10
+PER_SECOND = 10
+RAMP_SECONDS = 10
+PATIENCE_SECONDS = 90
+
+
+class TenASecond:
+    """The assistant of the benchmark: ten words a second, for ten seconds."""
+
+    def reply(self, asked: Asked) -> Iterator[Event]:
+        for number in range(SECONDS * PER_SECOND):
+            yield TextDelta(f"word{number} ")
+            time.sleep(1 / PER_SECOND)
+        yield MessageCreated(tokens=SECONDS * PER_SECOND)
+
+
+@dataclass
+class Client:
+    """One chat stream. Times in seconds."""
+
+    link: socket.socket
+    asked_at: float
+    first_after: float | None = None
+    is_done: bool = False
+    status: str = ""
+    tail: bytes = b""
+
+    def take(self, said: bytes) -> None:
+        if not self.status:
+            self.status = said.split(b" ", 2)[1].decode()
+        seen = self.tail + said
+        if self.first_after is None and b'"text_delta"' in seen:
+            self.first_after = time.perf_counter() - self.asked_at
+        self.is_done = self.is_done or b'"done"' in seen
+        self.tail = seen[-32:]
+
+
+@dataclass
+class Plain:
+    """Somebody who lists sessions over and over. `times` in seconds."""
+
+    token: str
+    times: list[float] = field(default_factory=list)
+    errors: int = 0
+    is_over: bool = False
+
+    def run(self) -> None:
+        link = HTTPConnection("127.0.0.1", PORT, timeout=30)
+        while not self.is_over:
+            started = time.perf_counter()
+            link.request("GET", "/api/sessions/", headers={"Authorization": f"Bearer {self.token}"})
+            answer = link.getresponse()
+            answer.read()
+            self.times.append(time.perf_counter() - started)
+            self.errors += answer.status != HTTPStatus.OK
+            time.sleep(0.01)
+
+
+def ask(token: str) -> Client:
+    body = b'{"message": "Hello!"}'
+    head = (
+        f"POST /api/chat/stream HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    link = socket.create_connection(("127.0.0.1", PORT), timeout=10)
+    asked_at = time.perf_counter()
+    link.sendall(head.encode() + body)
+    link.setblocking(False)
+    return Client(link, asked_at)
+
+
+def stream(token: str, number: int) -> list[Client]:
+    """Open `number` streams, spread over RAMP_SECONDS, and read all of them to their ends."""
+    clients: list[Client] = []
+    with selectors.DefaultSelector() as selector:
+        started = time.perf_counter()
+        while time.perf_counter() - started < PATIENCE_SECONDS:
+            due = min(number, int((time.perf_counter() - started) / RAMP_SECONDS * number) + 1)
+            while len(clients) < due:
+                clients.append(ask(token))
+                selector.register(clients[-1].link, selectors.EVENT_READ, clients[-1])
+            for key, _ in selector.select(0.01):
+                said = key.fileobj.recv(65536)  # type: ignore[union-attr]
+                if said:
+                    key.data.take(said)
+                if not said or key.data.is_done:
+                    selector.unregister(key.fileobj)
+                    key.data.link.close()
+            if len(clients) == number and not selector.get_map():
+                break
+    return clients
+
+
+def memory_of(master: int) -> float:
+    """The proportional memory of the server's processes, in MB."""
+    children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+    rolled = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in (str(master), *children)]
+    lines = [line for text in rolled for line in text.splitlines() if line.startswith("Pss:")]
+    return sum(int(line.split()[1]) for line in lines) / 1024
+
+
+def percentile(times: list[float], percent: int) -> float:
+    return quantiles(times, n=100)[percent - 1] * 1000 if len(times) > 1 else float("nan")
+
+
+def measure(token: str, master: int, streams: int) -> None:
+    alone, beside = Plain(token), Plain(token)
+    for plain, seconds in ((alone, 5), (beside, 0)):
+        thread = threading.Thread(target=plain.run, daemon=True)
+        thread.start()
+        if plain is alone:
+            time.sleep(seconds)
+        else:
+            clients = stream(token, streams)
+            memory = memory_of(master)
+        plain.is_over = True
+        thread.join()
+    firsts = [client.first_after for client in clients if client.first_after is not None]
+    bad = [client.status or "none" for client in clients if not client.is_done]
+    lines = {
+        "streams": f"{streams}, each {SECONDS} s of {PER_SECOND} events a second",
+        "not complete": f"{len(bad)} {sorted(set(bad))}",
+        "first event": f"p50 {percentile(firsts, 50):.0f} ms, p95 {percentile(firsts, 95):.0f} ms",
+        "plain, alone": f"p50 {percentile(alone.times, 50):.1f} ms, p95 {percentile(alone.times, 95):.1f} ms",
+        "plain, beside": f"p50 {percentile(beside.times, 50):.1f} ms, p95 {percentile(beside.times, 95):.1f} ms",
+        "ratio of p95": f"{percentile(beside.times, 95) / percentile(alone.times, 95):.1f}",
+        "plain errors": f"{alone.errors + beside.errors} of {len(alone.times) + len(beside.times)}",
+        "memory": f"{memory:.0f} MB in all",
+    }
+    sys.stdout.write("".join(f"{name:<16}{said}\n" for name, said in lines.items()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=700, help="in each of the two workers")
+    parser.add_argument("--pool", type=int, default=10, help="connections of each worker")
+    options = parser.parse_args()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    database = OwnPostgres()
+    chosen = {
+        "DATABASE_URL": database.start(),
+        "PORT": str(PORT),
+        "WEB_WORKERS": "2",
+        "WEB_THREADS": str(options.threads),
+        "DB_POOL_MAX": str(options.pool),
+        "DB_POOL_TIMEOUT": "5",
+        "LOG_LEVEL": "WARNING",
+        "ASSISTANT": "benchmarks.chat_streams.TenASecond",
+    }
+    environment = {**os.environ, **chosen}
+    manage = [sys.executable, "manage.py"]
+    subprocess.run([*manage, "migrate", "-v0"], cwd=BASE_DIR, env=environment, check=True)
+    made = [*manage, "createtoken", "benchmark@example.com"]
+    token = subprocess.run(made, cwd=BASE_DIR, env=environment, check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:chatstore.gunicorn", "chatstore.wsgi"]
+    server = subprocess.Popen(command, cwd=BASE_DIR, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(5)
+        measure(token.strip(), server.pid, options.streams)
+    finally:
+        server.terminate()
+        server.wait(60)
+        database.stop()
+
+
+if __name__ == "__main__":
+    main()
