@@ -80,16 +80,6 @@ def person_with(**where: str) -> tuple[User, Login]:
     return active(user), Login(str(login["id"]))
 
 
-def good_logins(ids: set[str]) -> set[str]:
-    """Those of these ids of logins that are good; all of them while better-auth's tables cannot be read."""
-    if not settings.ENVIRONMENT.better_auth:
-        return set()
-    try:
-        return {str(login["id"]) for login in logins(id__in=sorted(ids)) if is_good(login)}
-    except Unavailable:
-        return ids
-
-
 def logins(**where: Any) -> list[dict[str, Any]]:
     """Unavailable (503) where better-auth's tables cannot be read."""
     try:
