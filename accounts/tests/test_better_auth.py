@@ -499,3 +499,20 @@ def test_its_tables_are_only_read(login: None, change: str) -> None:
     assert len(theirs) >= 3
     assert [statement for statement in theirs if not statement.startswith("SELECT")] == []
     assert (sql('SELECT * FROM "session"'), sql('SELECT * FROM "user"')) == before
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's columns are of any type")
+@pytest.mark.parametrize("said", ["false", "true", "", 2])
+def test_an_email_is_verified_by_true_alone(no_login: None, said: Any) -> None:
+    add_user(emailVerified=said)
+    add_login()
+    assert status() == 200
+    assert User.objects.get().email == ""
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("until", ["infinity", "20000-01-01", "0044-03-15 BC"])
+def test_a_time_that_python_has_not_is_401(no_login: None, until: str) -> None:
+    add_user()
+    add_login(expiresAt=until)
+    assert status() == 401

@@ -397,3 +397,10 @@ def test_to_know_the_caller_costs(
     token: Caller = request.getfixturevalue(who)
     with django_assert_num_queries(identity + 1):
         assert len(token.get(SESSIONS, **acting_for(alice.user)).json()) == 1
+
+
+def test_a_name_that_is_no_utf_8_names_nobody(alice: Caller) -> None:
+    """Decoded leniently it would be the name of somebody else."""
+    Identity.objects.create(user=alice.user, issuer=ISSUER, subject="M\ufffdller")
+    service = Caller(None, ServiceToken.objects.issue(name="billing")[1])
+    assert service.get("/api/me/", X_On_Behalf_Of=f"{ISSUER}|M\xfcller").status_code == 403

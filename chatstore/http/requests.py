@@ -52,7 +52,7 @@ class RequestLogMiddleware:
             log.info(
                 "request",
                 method=request.method,
-                path=escape_uri_path(LONG_WORD.sub(masked, request.path)),
+                path=LONG_WORD.sub(masked, escape_uri_path(request.path)),
                 status=response.status_code,
                 ms=round((time.perf_counter() - started) * 1000, 1),
             )

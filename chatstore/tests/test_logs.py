@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from django.conf import settings as project
 from django.db import IntegrityError, connection, transaction
 from pytest_django import Settings
 
+from chatstore.http.logs import described
 from chatstore.tests.serving import fetch, serving
 from conftest import Caller, new_message
 from conversations.models import Message, Session
@@ -213,3 +215,29 @@ def test_the_servers_own_log_holds_nothing_of_a_malformed_request(tmp_path: Path
     assert written.count("Invalid request") >= 2
     assert "SECRET" not in written
     assert "no-body" not in written
+
+
+def test_the_servers_own_log_at_debug_holds_nothing_of_a_request_that_broke_off(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    debug = {"GUNICORN_CMD_ARGS": "--log-level debug"}
+    with log.open("wb") as file, serving(f"sqlite:///{tmp_path}/none.sqlite3", file, **debug) as port:
+        with socket.create_connection(("127.0.0.1", port), 10) as link:
+            link.sendall(b"GET /api/me/ HTTP/1.1\r\nAuthorization: Bearer SECRET")
+            link.shutdown(socket.SHUT_WR)
+            link.recv(20)
+        fetch(port, "GET", "/health/live")
+    written = log.read_text()
+    assert "premature" in written
+    assert "SECRET" not in written
+
+
+@pytest.mark.parametrize("log", ["json"], indirect=True)
+def test_what_may_be_a_token_in_a_path_is_not_logged(alice: Caller, session: Session, log: io.StringIO) -> None:
+    alice.get(f"/api/sessions/{'tX5fYtq8hJr0aKcVwLzE2mGdNpSuBvQi'}/")
+    alice.get(f"/api/sessions/{session.session_id}/")
+    requests = [json.loads(line) for line in log.getvalue().splitlines() if "chatstore.request" in line]
+    assert [line["path"] for line in requests] == ["/api/sessions/[...]/", f"/api/sessions/{session.session_id}/"]
+
+
+def test_an_error_of_sqlites_driver_quotes_no_row() -> None:
+    assert described(sqlite3.OperationalError("could not decode 'Ann'")) == "OperationalError"
