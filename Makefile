@@ -19,8 +19,10 @@ dev: .venv/installed migrate ## The same, starting again at every change of the 
 	@exec $(BIN)/gunicorn -c python:chatstore.gunicorn --reload chatstore.wsgi
 
 test: .venv/installed-dev $(NPM_FOLDER)/node_modules/.installed ## Every test, on SQLite and on a PostgreSQL started for it
-	$(BIN)/python -m pytest --database sqlite
-	$(BIN)/python -m pytest --database postgresql
+	@mkdir -p .development; echo "On SQLite, beside PostgreSQL: what it says comes last."; \
+	$(BIN)/python -m pytest --database sqlite >.development/sqlite-tests.log 2>&1 & sqlite=$$!; \
+	$(BIN)/python -m pytest --database postgresql; postgresql=$$?; \
+	wait $$sqlite; sqlite=$$?; cat .development/sqlite-tests.log; exit $$((postgresql | sqlite))
 
 check: .venv/installed-dev ## Lint, types, missing migrations, drift of what is generated
 	$(BIN)/ruff check

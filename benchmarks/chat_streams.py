@@ -31,7 +31,7 @@ from conversations.chat.assistants import Asked, Event, MessageCreated, TextDelt
 PORT = 8899
 SECONDS = 10
 PER_SECOND = 10
-RAMP_SECONDS = 10
+RAMP_SECONDS = 5
 PATIENCE_SECONDS = 90
 
 

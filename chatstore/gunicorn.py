@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.utils.module_loading import import_string
 from gunicorn.glogging import Logger
+from gunicorn.workers.base import Worker
 
 from chatstore.settings import ENVIRONMENT
 
@@ -37,3 +39,9 @@ limit_request_line = 8190
 # Access tokens with many permissions are long.
 limit_request_field_size = 16384
 control_socket_disable = True
+
+
+def post_worker_init(worker: Worker) -> None:
+    """Each worker keeps its own turns from its start on. Not `chatstore.wsgi` does this: it is imported elsewhere,
+    too. By name, since the keeper stands on models, which Django has only in the worker."""
+    import_string("conversations.chat.keeper.keep_this_process")()

@@ -6,7 +6,6 @@ import os
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
-from django.utils.module_loading import import_string
 
 from chatstore.checks import refuse_errors
 from chatstore.http.chunked import MeasuredBodies
@@ -15,5 +14,3 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chatstore.settings")
 
 application = MeasuredBodies(get_wsgi_application(), limit=settings.MAX_BATCH_BODY_BYTES)
 refuse_errors()
-# By name, since it stands on models, which Django has only now.
-import_string("conversations.chat.keeper.keep_this_process")()

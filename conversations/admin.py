@@ -10,6 +10,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.utils import flatten_fieldsets
+from django.contrib.admin.views.main import ChangeList
 from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
@@ -17,9 +18,9 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts.models import User
-from chatstore.bounded_admin import BoundedAdmin, ReadOnly
+from chatstore.bounded_admin import BoundedAdmin, BoundedChangeList, ReadOnly
 from chatstore.ids import row_id_of, uuid_of
-from conversations.models import Message, Session
+from conversations.models import Message, Session, Turn
 
 
 def as_sent(text: str) -> SafeString:
@@ -91,6 +92,13 @@ class SessionAdmin(StoredAdmin):
         return format_html('<a href="{}">Messages of this session</a>', url)
 
 
+class MessageList(BoundedChangeList):
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.result_list = list(self.result_list)
+        Turn.objects.shown([vars(message) for message in self.result_list])
+
+
 @admin.register(Message)
 class MessageAdmin(StoredAdmin):
     list_display = (
@@ -118,6 +126,14 @@ class MessageAdmin(StoredAdmin):
             {"fields": ("idempotency_key", "idempotency_index", "idempotency_digest"), "classes": ("collapse",)},
         ),
     )
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return MessageList
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Message | None:
+        message = super().get_object(request, object_id, from_field)
+        Turn.objects.shown([vars(message)] if message else [])
+        return message
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         """Newest first; the messages of one session as they were said, which is the order of its index."""

@@ -32,7 +32,7 @@ class Keeper:
         self.lock = threading.Lock()
         self.thread: threading.Thread | None = None
         self.settled_at = -float("inf")
-        self.is_stopping = False
+        self.is_stopping = self.has_stopped = False
 
     def start(self) -> None:
         """From now on the keeper runs; a second time changes nothing."""
@@ -42,11 +42,16 @@ class Keeper:
                 self.thread.start()
 
     def keep(self, running: RunningTurn) -> None:
-        """Start a turn, and keep it until its end."""
+        """Start a turn, and keep it until its end. One that comes too late, in a process that has let go of its
+        turns, is interrupted at once."""
         self.start()
-        running.start()
         with self.lock:
             self.turns[running.turn.pk] = running
+            is_late = self.has_stopped
+        if is_late:
+            running.interrupt()
+        else:
+            running.start()
 
     def find(self, turn: Turn) -> RunningTurn | None:
         """The turn, if it runs in this process, or has ended here just now."""
@@ -97,6 +102,8 @@ class Keeper:
         deadline = time.monotonic() + GRACE_SECONDS
         while self.forget_ended() and time.monotonic() < deadline:
             time.sleep(0.1)
+        with self.lock:
+            self.has_stopped = True
         for turn in self.forget_ended().values():
             turn.interrupt()
         FEED.end()

@@ -95,20 +95,26 @@ def trace_question(turn: Turn, trace_id: str) -> None:
 
 
 def add_row(turn: Turn, **fields: Any) -> Message:
-    """The turn's next row, streaming."""
+    """The turn's next row, streaming. Once more after a commit whose answer was lost: the row that it made."""
     with transaction.atomic():
-        (row,), _ = services.append(turn.session, [{**fields, "status": Message.Status.STREAMING}])
-        still_held(turn, answer=row.position)
+        answer = Turn.objects.filter(pk=turn.pk).values_list("answer", flat=True).first()
+        if answer not in (None, turn.answer):
+            row = Message.objects.get(session=turn.session, position=answer)
+        else:
+            (row,), _ = services.append(turn.session, [{**fields, "status": Message.Status.STREAMING}])
+            still_held(turn, answer=row.position)
+    turn.answer = row.position
     return row
 
 
 def complete_row(turn: Turn, row: Message, **fields: Any) -> None:
-    """A row of the turn gets its final state: content, tokens, span_id, trace_id."""
+    """A row of the turn gets its final state: content, tokens, span_id, trace_id. Once more changes nothing."""
     with transaction.atomic():
         session = services.locked(turn.session)
         still_held(turn)
-        added = fields.get("tokens", 0)
-        services.write_message(session, row, added_tokens=added, status=Message.Status.COMPLETE, **fields)
+        if Message.objects.filter(session=session, pk=row.pk, status=Message.Status.STREAMING).exists():
+            added = fields.get("tokens", 0)
+            services.write_message(session, row, added_tokens=added, status=Message.Status.COMPLETE, **fields)
 
 
 def still_held(turn: Turn, **written: Any) -> None:
@@ -119,9 +125,12 @@ def still_held(turn: Turn, **written: Any) -> None:
 
 
 def finish(turn: Turn, status: str, texts: Mapping[int, str], trace_id: str | None) -> None:
-    """The end of a turn by the worker that holds it. `texts` are the whole texts of its open rows, by id."""
+    """The end of a turn by the worker that holds it. `texts` are the whole texts of its open rows, by id. Once
+    more changes nothing."""
     with transaction.atomic():
         session = services.locked(turn.session)
+        if Turn.objects.filter(pk=turn.pk, worker=turn.worker, status=status).exists():
+            return
         still_held(turn)
         for row_id, text in texts.items():
             Message.objects.filter(session=session, pk=row_id).update(content=text)

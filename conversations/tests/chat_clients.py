@@ -1,4 +1,4 @@
-"""Clients of the chat routes: one of the shape of a public front end, and one that leaves as people do."""
+"""Clients of the chat routes, in this process and as people have them, and the fixtures of their tests."""
 
 from __future__ import annotations
 
@@ -7,13 +7,56 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 
+import pytest
+from django.db import connection
+from pytest_django import Settings
+
+from chatstore.tests.serving import own_database_url, serving
 from conftest import Caller
+from conversations.models import Message, Session
+from conversations.tests import scripted
 
 TIMEOUT = 30
+NOT_FOUND = "Conversation not found or you don't have access"
+REFUSED = pytest.mark.django_db  # No turn runs, so that nobody else need see what is stored.
+
+
+# Fixtures, which a module of tests takes by name: `assistant = chat_clients.assistant`
+
+
+@pytest.fixture(autouse=True)
+def assistant(settings: Settings) -> Iterator[Callable[[str], None]]:
+    """The scripted assistant, or another one of those."""
+
+    def choose(name: str) -> None:
+        configure(settings, assistant=f"{scripted.__name__}.{name}")
+
+    choose("Scripted")
+    with scripted.no_turns_left():
+        yield choose
+
+
+@pytest.fixture(params=["/api/chat", "/api/chat/stream"], ids=["plain", "stream"])
+def place(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def server(django_db_setup: None) -> Iterator[int]:
+    """Another process on the same database."""
+    with serving(own_database_url(), ASSISTANT=scripted.SCRIPTED) as port:
+        yield port
+
+
+def configure(settings: Settings, **changes: Any) -> None:
+    settings.ENVIRONMENT = settings.ENVIRONMENT.model_copy(update=changes)
+
+
+# Clients
 
 
 def events_of(body: bytes) -> list[dict[str, Any]]:
@@ -31,6 +74,49 @@ def types(events: list[dict[str, Any]]) -> list[str]:
 
 def text_of(events: list[dict[str, Any]]) -> str:
     return "".join(event["content"] for event in events if event["type"] == "text_delta")
+
+
+def body_of(said: str, conversation: Any = None) -> dict[str, Any]:
+    """What is sent. A conversation is a session or any reference."""
+    return {
+        "message": said,
+        "conversation_id": conversation.pk if isinstance(conversation, Session) else conversation,
+    }
+
+
+def begun(person: Caller, said: str, conversation: Any = None, **headers: str) -> Any:
+    """A stream that is open, and not read yet."""
+    answer = person.post("/api/chat/stream", body_of(said, conversation), **headers)
+    assert answer.status_code == 200, answer.json()
+    return answer
+
+
+def read(answer: Any) -> list[dict[str, Any]]:
+    return events_of(b"".join(answer.streaming_content))
+
+
+def streamed(person: Caller, said: str, conversation: Any = None, **headers: str) -> list[dict[str, Any]]:
+    return read(begun(person, said, conversation, **headers))
+
+
+def rows(session: Session) -> list[tuple[str, str, str]]:
+    found = Message.objects.filter(session=session).order_by("position")
+    return [(row.role, row.content, row.status) for row in found]
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "It does not come about."
+        time.sleep(0.02)
+
+
+def in_thread(work: Callable[[], Any]) -> Any:
+    """A job for a thread, which leaves no connection."""
+    try:
+        return work()
+    finally:
+        connection.close()
 
 
 class Stream:

@@ -71,6 +71,10 @@ def paced(steps: list[Step], seconds: float) -> str:
     return script(*(each for step in steps for each in (step, pause(seconds))))
 
 
+STORY = script(
+    text("Let me "), text("look."), tool("a", "search"), tool("b", "fetch"), tool_done("b", "1 page"),
+    tool_done("a", "3 rows"), text("Found."), message(tokens=7), text("Bye."),
+)  # fmt: skip
 GATE = threading.Event()
 
 

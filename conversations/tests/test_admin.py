@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
 from accounts.models import User
 from conftest import Caller, new_message, new_session, row
 from conversations import services
-from conversations.models import Message, Session
+from conversations.chat import records
+from conversations.models import Message, Session, Turn
 
 SESSIONS = "/admin/conversations/session/"
 MESSAGES = "/admin/conversations/message/"
@@ -128,6 +131,18 @@ def test_what_is_deleted_is_there_for_staff(staff: Client, session: Session, mes
     assert rows(staff.get(MESSAGES)) == [message.pk]
     assert rows(staff.get(SESSIONS)) == [session.pk]
     assert staff.get(f"{MESSAGES}{message.pk}/change/").status_code == 200
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(9, "streaming"), (-1, "interrupted")], ids=["alive", "lost"])
+def test_a_row_whose_writer_is_lost_is_interrupted_at_once(
+    staff: Client, session: Session, seconds: int, shown: str
+) -> None:
+    turn = records.begin(session, "Hello", "here", None).turn
+    row = records.add_row(turn, role="assistant", content="Well")
+    Turn.objects.filter(pk=turn.pk).update(lease_until=timezone.now() + timedelta(seconds=seconds))
+    for path in ("/admin/conversations/message/", f"/admin/conversations/message/{row.pk}/change/"):
+        page = staff.get(path).content.decode()
+        assert [word for word in ("streaming", "interrupted") if f">{word}<" in page.lower()] == [shown], path
 
 
 def test_the_newest_come_first(staff: Client, alice: Caller) -> None:

@@ -212,6 +212,27 @@ def test_a_shutdown_finishes_what_it_can_and_marks_the_rest(alice: Caller) -> No
 # Connections
 
 
+def test_a_client_that_does_not_read_loses_its_place_and_others_keep_theirs(alice: Caller) -> None:
+    """There are two places, one for whoever does not read and one for whoever waits a while for each word."""
+    piece, slow = (
+        "All work and no play. " * 5_000,
+        [text("One "), pause(2.5), text("two "), pause(2.5), text("three")],
+    )
+    places = {"WEB_THREADS": "4", "STREAM_SHARE": "0.5"}
+    with chat_server(ASSISTANT="conversations.tests.scripted_impatient.Scripted", **places) as port:
+        stalled = Stream(port, alice, {"message": script(flood(piece, 80))}, buffer=1024)
+        patient = Stream(port, alice, {"message": script(*slow)})
+        third = Stream(port, alice, {"message": "Hello"})
+        assert third.answer.status == 503
+        third.close()
+        assert text_of(patient.rest()) == "One two three"
+        assert types(patient.seen)[-1] == "done"
+        others = [Stream(port, alice, {"message": "Hello"}) for _ in range(2)]
+        assert [text_of(other.rest()) for other in others] == ["Hello", "Hello"]
+        stalled.close()
+    assert statuses() == {"complete": 4}
+
+
 def states(service: str) -> Counter[str]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT state FROM pg_stat_activity WHERE application_name = %s", [service])

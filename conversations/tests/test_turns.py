@@ -1,65 +1,20 @@
-"""What a turn writes, and who may: one at a time, under a lease, with exact counters (design 3.1, 3.2, 3.6)."""
+"""What a turn writes, one at a time, with exact counters (design 3.1, 3.2, 3.6)."""
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from datetime import timedelta
-from io import StringIO
 from typing import Any
 
 import pytest
-from django.core.management import call_command
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from chatstore.retries import Retry
 from conftest import Caller, new_message, new_session, row
-from conversations import retention, services
 from conversations.chat import records
 from conversations.models import Message, Session, Turn
-
-HERE, THERE = "here:1:x", "there:2:y"
-
-
-def begin(session: Session, worker: str = HERE, content: str = "Hello", retry: Retry | None = None) -> Turn:
-    return records.begin(session, content, worker, retry).turn
-
-
-def say(turn: Turn, text: str = "Well") -> Message:
-    """A row of the reply, running."""
-    return records.add_row(turn, role="assistant", content=text)
-
-
-def mark(turn: Turn) -> Message:
-    return records.add_row(turn, role="tool_call", content="Called search", tool_name="search")
-
-
-def expire(turn: Turn) -> None:
-    """Its worker has not been heard of for too long."""
-    Turn.objects.filter(pk=turn.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
-
-
-def status(turn: Turn) -> str:
-    return Turn.objects.get(pk=turn.pk).status
-
-
-def running(turn: Turn, message: Message | None, text: str = "") -> records.Running:
-    return records.Running(turn.pk, turn.session_id, message.pk if message else None, text)
-
-
-def is_exact(session: Session) -> bool:
-    """Whether positions have no gaps, counters equal a recount, and the version is the highest of a message."""
-    session.refresh_from_db()
-    found = list(Message.objects.filter(session=session).order_by("position"))
-    assert [message.position for message in found] == [*range(1, session.last_position + 1)]
-    assert session.message_count == len([message for message in found if not message.deleted_at])
-    assert session.tokens == sum(message.tokens for message in found if not message.deleted_at)
-    return session.version == max(message.version for message in found)
-
+from conversations.tests.turns import HERE, THERE, begin, expire, is_exact, mark, running, say, status
 
 # A turn
 
@@ -137,6 +92,28 @@ def test_others_may_append_while_a_turn_runs(session: Session) -> None:
     assert is_exact(session)
 
 
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_turns_beside_appends_leave_exact_counters(session: Session) -> None:
+    def turn_after_turn(number: int) -> int:
+        try:
+            turn = begin(session, f"w:{number}:x")
+            for _ in range(5):
+                records.complete_row(turn, say(turn), content="Well.", tokens=3)
+            records.finish(turn, Turn.Status.COMPLETE, {}, None)
+        except records.TurnRunning:
+            new_message(session, tokens=1)
+        finally:
+            connection.close()
+        return number
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(turn_after_turn, range(40)))) == 40
+    assert is_exact(session)
+    assert Turn.objects.filter(status="complete").count() == Turn.objects.count()
+    assert session.message_count == 40 + 5 * Turn.objects.count()
+
+
 # Running texts
 
 
@@ -211,169 +188,6 @@ def test_a_key_finds_its_turn_even_while_it_runs(session: Session) -> None:
     assert (Message.objects.count(), row(Session, session.pk)["version"]) == (1, 2)
 
 
-# Leases
-
-
-def test_a_lost_turn_makes_room_for_the_next(session: Session) -> None:
-    lost = begin(session)
-    reply = say(lost)
-    expire(lost)
-    turn = begin(session, THERE, "Still there?")
-    assert (status(lost), status(turn)) == ("interrupted", "running")
-    assert row(Message, reply.pk)["status"] == "interrupted"
-    assert is_exact(session)
-
-
-def test_a_renewed_lease_keeps_a_turn(session: Session) -> None:
-    turn = begin(session)
-    expire(turn)
-    assert records.renew([running(turn, None)], HERE) == {turn.pk: False}
-    assert Turn.objects.get().lease_until > timezone.now() + timedelta(seconds=5)
-    assert records.settle() == 0
-
-
-def test_nobody_renews_the_lease_of_another_worker(session: Session) -> None:
-    turn = begin(session)
-    expire(turn)
-    assert records.renew([running(turn, None)], THERE) == {}
-    assert records.settle() == 1
-
-
-def test_whoever_renews_sees_that_somebody_asked_to_stop(session: Session) -> None:
-    turn = begin(session)
-    records.ask_to_stop(session)
-    assert records.renew([running(turn, None)], HERE) == {turn.pk: True}
-
-
-def test_every_write_renews_the_lease(session: Session) -> None:
-    turn = begin(session)
-    expire(turn)
-    say(turn)
-    assert Turn.objects.get().lease_until > timezone.now()
-
-
-def test_to_ask_twice_keeps_the_first_time(session: Session) -> None:
-    begin(session)
-    asked = [records.ask_to_stop(session) and Turn.objects.get().stop_requested_at for _ in range(2)]
-    assert asked[0]
-    assert asked[0] == asked[1]
-
-
-# A worker that is late
-
-
-WRITES: dict[str, Callable[[Turn, Message], Any]] = {
-    "adds": lambda turn, reply: say(turn),
-    "completes": lambda turn, reply: records.complete_row(turn, reply, content="Late"),
-    "finishes": lambda turn, reply: records.finish(turn, Turn.Status.COMPLETE, {reply.pk: "Late"}, "late"),
-}
-
-
-@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
-def test_a_worker_whose_turn_was_settled_writes_nothing_more(session: Session, write: Any) -> None:
-    turn = begin(session)
-    reply = say(turn)
-    expire(turn)
-    records.settle()
-    before = [row(Session, session.pk), row(Turn, turn.pk), *Message.objects.order_by("pk").values()]
-    with pytest.raises(records.TurnLost), transaction.atomic():
-        write(turn, reply)
-    records.save_texts([running(turn, reply, "Late")])
-    assert [row(Session, session.pk), row(Turn, turn.pk), *Message.objects.order_by("pk").values()] == before
-
-
-def test_a_worker_whose_turn_was_settled_is_told_at_the_next_renewal(session: Session) -> None:
-    turn = begin(session)
-    expire(turn)
-    begin(session, THERE)
-    assert records.renew([running(turn, None)], HERE) == {}
-
-
-# Settling
-
-
-def test_settling_writes_down_what_was_lost(session: Session) -> None:
-    turn = begin(session)
-    marker, reply = mark(turn), say(turn)
-    expire(turn)
-    assert (records.settle(), records.settle()) == (1, 0)
-    assert [row(Message, each.pk)["status"] for each in (marker, reply)] == ["interrupted"] * 2
-    assert row(Message, reply.pk)["content"] == "Well"
-    assert (status(turn), row(Turn, turn.pk)["finished_at"] is None) == ("interrupted", False)
-    assert is_exact(session)
-
-
-def test_settling_leaves_a_live_turn_alone(session: Session) -> None:
-    turn = begin(session)
-    reply = say(turn)
-    assert records.settle() == 0
-    assert (status(turn), row(Message, reply.pk)["status"]) == ("running", "streaming")
-
-
-def test_a_lost_turn_of_a_deleted_session_is_settled_too(session: Session) -> None:
-    turn = begin(session)
-    expire(turn)
-    services.trash_session(session)
-    assert (records.settle(), status(turn)) == (1, "interrupted")
-
-
-@contextmanager
-def locked_elsewhere(session: Session) -> Iterator[None]:
-    """Another connection holds the session's lock."""
-    is_held, release = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        try:
-            with transaction.atomic():
-                services.locked(session)
-                is_held.set()
-                release.wait(10)
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(1) as pool:
-        held = pool.submit(hold)
-        assert is_held.wait(10)
-        try:
-            yield
-        finally:
-            release.set()
-            held.result()
-
-
-@pytest.mark.postgres
-@pytest.mark.django_db(transaction=True)
-def test_settling_passes_over_a_locked_session(alice: Caller) -> None:
-    sessions = [new_session(alice) for _ in range(2)]
-    turns = [begin(session) for session in sessions]
-    for turn in turns:
-        expire(turn)
-    with locked_elsewhere(sessions[0]):
-        assert records.settle() == 1
-        assert [status(turn) for turn in turns] == ["running", "interrupted"]
-    assert records.settle() == 1
-
-
-@pytest.mark.postgres
-@pytest.mark.django_db(transaction=True)
-def test_many_who_settle_at_once_settle_each_turn_once(alice: Caller) -> None:
-    turns = [begin(new_session(alice)) for _ in range(40)]
-    replies = [say(turn) for turn in turns]
-    for turn in turns:
-        expire(turn)
-
-    def settle(_: int) -> int:
-        try:
-            return records.settle()
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(settle, range(8))) == 40
-    assert {row(Message, reply.pk)["version"] for reply in replies} == {4}
-    assert all(is_exact(turn.session) for turn in turns)
-
-
 @pytest.mark.postgres
 @pytest.mark.django_db(transaction=True)
 def test_of_many_who_begin_at_once_one_does(session: Session) -> None:
@@ -389,61 +203,3 @@ def test_of_many_who_begin_at_once_one_does(session: Session) -> None:
     with ThreadPoolExecutor(12) as pool:
         assert Counter(pool.map(attempt, range(24))) == {"begun": 1, "refused": 23}
     assert is_exact(session)
-
-
-@pytest.mark.postgres
-@pytest.mark.django_db(transaction=True)
-def test_turns_beside_appends_leave_exact_counters(session: Session) -> None:
-    def turn_after_turn(number: int) -> int:
-        try:
-            turn = begin(session, f"w:{number}:x")
-            for _ in range(5):
-                records.complete_row(turn, say(turn), content="Well.", tokens=3)
-            records.finish(turn, Turn.Status.COMPLETE, {}, None)
-        except records.TurnRunning:
-            new_message(session, tokens=1)
-        finally:
-            connection.close()
-        return number
-
-    with ThreadPoolExecutor(8) as pool:
-        assert len(list(pool.map(turn_after_turn, range(40)))) == 40
-    assert is_exact(session)
-    assert Turn.objects.filter(status="complete").count() == Turn.objects.count()
-    assert session.message_count == 40 + 5 * Turn.objects.count()
-
-
-# What is removed
-
-
-@pytest.mark.parametrize("state", ["running", "complete"])
-def test_a_purge_takes_the_turns_along(session: Session, state: str) -> None:
-    turn = begin(session)
-    if state == "complete":
-        records.finish(turn, state, {}, None)
-    services.trash_session(session)
-    removed = retention.purge(timezone.now() + timedelta(minutes=1), lambda _: None)
-    assert (str(removed), Turn.objects.count(), Session.objects.count()) == ("1 sessions with 1 messages", 0, 0)
-
-
-@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
-def test_a_turn_whose_session_is_purged_ends(session: Session, write: Any) -> None:
-    turn = begin(session)
-    reply = say(turn)
-    services.trash_session(session)
-    retention.purge(timezone.now() + timedelta(minutes=1), lambda _: None)
-    with pytest.raises(services.SessionGone):
-        write(turn, reply)
-
-
-def test_an_erased_user_leaves_no_turn(mallory: Caller, session: Session) -> None:
-    begin(new_session(mallory))
-    kept = begin(session)
-    call_command("eraseuser", str(mallory.user.pk), "--no-input", stdout=StringIO())
-    assert list(Turn.objects.all()) == [kept]
-
-
-def test_a_deleted_session_asks_its_turn_to_stop(session: Session) -> None:
-    turn = begin(session)
-    services.trash_session(session)
-    assert row(Turn, turn.pk)["stop_requested_at"]

@@ -1,0 +1,49 @@
+"""A turn step by step, as a worker writes it, and what is stored of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.utils import timezone
+
+from chatstore.retries import Retry
+from conversations.chat import records
+from conversations.models import Message, Session, Turn
+
+HERE, THERE = "here:1:x", "there:2:y"
+
+
+def begin(session: Session, worker: str = HERE, content: str = "Hello", retry: Retry | None = None) -> Turn:
+    return records.begin(session, content, worker, retry).turn
+
+
+def say(turn: Turn, text: str = "Well") -> Message:
+    """A row of the reply, running."""
+    return records.add_row(turn, role="assistant", content=text)
+
+
+def mark(turn: Turn) -> Message:
+    return records.add_row(turn, role="tool_call", content="Called search", tool_name="search")
+
+
+def expire(turn: Turn) -> None:
+    """Its worker has not been heard of for too long."""
+    Turn.objects.filter(pk=turn.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+
+
+def status(turn: Turn) -> str:
+    return Turn.objects.get(pk=turn.pk).status
+
+
+def running(turn: Turn, message: Message | None, text: str = "") -> records.Running:
+    return records.Running(turn.pk, turn.session_id, message.pk if message else None, text)
+
+
+def is_exact(session: Session) -> bool:
+    """Whether positions have no gaps, counters equal a recount, and the version is the highest of a message."""
+    session.refresh_from_db()
+    found = list(Message.objects.filter(session=session).order_by("position"))
+    assert [message.position for message in found] == [*range(1, session.last_position + 1)]
+    assert session.message_count == len([message for message in found if not message.deleted_at])
+    assert session.tokens == sum(message.tokens for message in found if not message.deleted_at)
+    return session.version == max(message.version for message in found)
