@@ -31,7 +31,7 @@ from conversations.chat.assistants import Asked, Event, MessageCreated, TextDelt
 PORT = 8899
 SECONDS = 10
 PER_SECOND = 10
-RAMP_SECONDS = 5
+RAMP_SECONDS = 10
 PATIENCE_SECONDS = 90
 
 
@@ -39,10 +39,10 @@ class TenASecond:
     """The assistant of the benchmark: ten words a second, for ten seconds."""
 
     def reply(self, asked: Asked) -> Iterator[Event]:
-        for number in range(SECONDS * PER_SECOND):
+        for number in range(int(SECONDS * PER_SECOND)):
             yield TextDelta(f"word{number} ")
             time.sleep(1 / PER_SECOND)
-        yield MessageCreated(tokens=SECONDS * PER_SECOND)
+        yield MessageCreated(tokens=5)
 
 
 @dataclass
@@ -130,6 +130,13 @@ def memory_of(master: int) -> float:
     return sum(int(line.split()[1]) for line in lines) / 1024
 
 
+def cpu_of(master: int) -> float:
+    """The processor time of the server's processes so far, in seconds."""
+    children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+    stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in children]
+    return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
+
+
 def percentile(times: list[float], percent: int) -> float:
     return quantiles(times, n=100)[percent - 1] * 1000 if len(times) > 1 else float("nan")
 
@@ -142,7 +149,9 @@ def measure(token: str, master: int, streams: int) -> None:
         if plain is alone:
             time.sleep(seconds)
         else:
+            before = cpu_of(master)
             clients = stream(token, streams)
+            spent = cpu_of(master) - before
             memory = memory_of(master)
         plain.is_over = True
         thread.join()
@@ -155,6 +164,7 @@ def measure(token: str, master: int, streams: int) -> None:
         "plain, alone": f"p50 {percentile(alone.times, 50):.1f} ms, p95 {percentile(alone.times, 95):.1f} ms",
         "plain, beside": f"p50 {percentile(beside.times, 50):.1f} ms, p95 {percentile(beside.times, 95):.1f} ms",
         "ratio of p95": f"{percentile(beside.times, 95) / percentile(alone.times, 95):.1f}",
+        "CPU a stream": f"{spent / streams * 1000:.0f} ms, with the plain requests beside",
         "plain errors": f"{alone.errors + beside.errors} of {len(alone.times) + len(beside.times)}",
         "memory": f"{memory:.0f} MB in all",
     }

@@ -214,7 +214,7 @@ def append(
     the retry of a message that is deleted.
     """
     try:
-        with transaction.atomic():
+        with transaction.atomic(savepoint=retry is not None):
             return appended(session, messages, retry), True
     except Replay:
         return replayed_messages(session, retry), False
@@ -293,15 +293,17 @@ def locked_message(session: Session, message_id: int) -> Message:
     return message
 
 
-def end_turn(session: Session, turn: Turn, status: str, trace_id: str | None = None) -> None:
-    """Close a turn of the locked session, and what is open of it."""
+def end_turn(session: Session, turn: Turn, status: str, trace_id: str | None = None) -> bool:
+    """Close a running turn of the locked session, and what is open of it. Returns whether it was running, for the
+    worker that `turn` names."""
     open_rows = Message.objects.filter(session=session, status=Message.Status.STREAMING)
     now = timezone.now()
     if open_rows.exists():
         write_session(session)
         of_rows = Message.Status.FAILED if status == Turn.Status.FAILED else Message.Status.INTERRUPTED
         open_rows.update(status=of_rows, version=session.version, updated_at=now)
-    Turn.objects.filter(pk=turn.pk).update(status=status, finished_at=now, trace_id=trace_id or turn.trace_id)
+    running = Turn.objects.running().filter(pk=turn.pk, worker=turn.worker)
+    return bool(running.update(status=status, finished_at=now, trace_id=trace_id or turn.trace_id))
 
 
 def settle_lost(session: Session) -> None:

@@ -56,7 +56,7 @@ class Events:
         self.turn_over = 0  # The question of the last turn whose end was sent, or was there before.
         self.is_over = False
 
-    def frames(self, heartbeat: float) -> Iterator[bytes | None]:
+    def frames(self, heartbeat: float) -> Iterator[bytes]:
         FEED.add(self.watcher)
         try:
             self.catch_up()
@@ -66,7 +66,7 @@ class Events:
                 self.watcher.woken.clear()
                 if self.watcher.has_ended:
                     return
-                yield from self.news() if woken else (None,)
+                yield from self.news() if woken else (b"",)
         finally:
             FEED.remove(self.watcher)
 

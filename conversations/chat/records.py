@@ -18,7 +18,7 @@ from django.utils import timezone
 from chatstore.ids import new_uuid
 from chatstore.retries import Retry
 from conversations import services
-from conversations.models import Message, Session, Turn
+from conversations.models import Message, Session, Turn, TurnQuerySet
 
 LEASE: Final = timedelta(seconds=10)
 MOST_SETTLED: Final = 100
@@ -78,9 +78,11 @@ def turn_of(session: Session, said: Message) -> Turn:
 
 def make_room(session: Session) -> None:
     """Settle a lost turn of the locked session. TurnRunning where one is alive."""
-    services.settle_lost(session)
-    if running := Turn.objects.running().filter(session=session).first():
-        raise TurnRunning(running)
+    turn = Turn.objects.running().filter(session=session).first()
+    if turn and not turn.is_lost:
+        raise TurnRunning(turn)
+    if turn:
+        services.end_turn(session, turn, Turn.Status.INTERRUPTED)
 
 
 def trace_question(turn: Turn, trace_id: str) -> None:
@@ -96,14 +98,22 @@ def trace_question(turn: Turn, trace_id: str) -> None:
 
 def add_row(turn: Turn, **fields: Any) -> Message:
     """The turn's next row, streaming. Once more after a commit whose answer was lost: the row that it made."""
-    with transaction.atomic():
-        answer = Turn.objects.filter(pk=turn.pk).values_list("answer", flat=True).first()
-        if answer not in (None, turn.answer):
-            row = Message.objects.get(session=turn.session, position=answer)
-        else:
+    try:
+        with transaction.atomic():
             (row,), _ = services.append(turn.session, [{**fields, "status": Message.Status.STREAMING}])
             still_held(turn, answer=row.position)
+    except TurnLost:
+        row = added_unheard(turn)
     turn.answer = row.position
+    return row
+
+
+def added_unheard(turn: Turn) -> Message:
+    """The row that was added last, where this worker did not hear of it. TurnLost where there is none."""
+    answers = running_here(turn).exclude(answer=turn.answer).values("answer")
+    row = Message.objects.filter(session=turn.session, position__in=answers).first()
+    if row is None:
+        raise TurnLost
     return row
 
 
@@ -117,9 +127,15 @@ def complete_row(turn: Turn, row: Message, **fields: Any) -> None:
             services.write_message(session, row, added_tokens=added, status=Message.Status.COMPLETE, **fields)
 
 
+def running_here(turn: Turn) -> TurnQuerySet:
+    """The turn, if it still runs for the worker that began it."""
+    return Turn.objects.running().filter(pk=turn.pk, worker=turn.worker)
+
+
 def still_held(turn: Turn, **written: Any) -> None:
-    """TurnLost unless the turn runs for the worker that began it. Asked under the session's lock."""
-    held = Turn.objects.running().filter(pk=turn.pk, worker=turn.worker)
+    """TurnLost unless the turn runs for the worker that began it, and is where that left it. Asked under the
+    session's lock."""
+    held = running_here(turn).filter(answer=turn.answer)
     if not held.update(lease_until=timezone.now() + LEASE, **written):
         raise TurnLost
 
@@ -129,12 +145,15 @@ def finish(turn: Turn, status: str, texts: Mapping[int, str], trace_id: str | No
     more changes nothing."""
     with transaction.atomic():
         session = services.locked(turn.session)
-        if Turn.objects.filter(pk=turn.pk, worker=turn.worker, status=status).exists():
-            return
-        still_held(turn)
         for row_id, text in texts.items():
-            Message.objects.filter(session=session, pk=row_id).update(content=text)
-        services.end_turn(session, turn, status, trace_id)
+            Message.objects.filter(session=session, pk=row_id, status=Message.Status.STREAMING).update(
+                content=text
+            )
+        if services.end_turn(session, turn, status, trace_id):
+            return
+        transaction.set_rollback(True)
+    if not Turn.objects.filter(pk=turn.pk, worker=turn.worker, status=status).exists():
+        raise TurnLost
 
 
 def settle() -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -64,30 +66,34 @@ def slot_taken() -> Iterator[Slot]:
         raise
 
 
+# Made once: json.dumps makes one for each event.
+as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def frame(data: dict[str, Any], event: str = "", event_id: str = "") -> bytes:
     """One event; `data` on a single line, which JSON without line breaks is."""
     lines = [f"id: {event_id}"] * bool(event_id) + [f"event: {event}"] * bool(event)
-    said = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return "\n".join([*lines, f"data: {said}", "", ""]).encode()
+    return "\n".join([*lines, f"data: {as_json(data)}", "", ""]).encode()
 
 
 class EventStream(StreamingHttpResponse):
-    """Sends `frames` as they come, and a comment for None. It holds no database connection from its first byte on;
-    a send that blocks for half a minute, to a client that does not read, ends it."""
+    """Sends `frames` as they come, and a comment for an empty one. It holds no database connection from its first
+    byte on; a send that blocks for half a minute, to a client that does not read, ends it."""
 
-    def __init__(self, request: HttpRequest, frames: Iterable[bytes | None], slot: Slot) -> None:
+    def __init__(self, request: HttpRequest, frames: Iterable[bytes], slot: Slot) -> None:
         super().__init__(sent(frames), content_type="text/event-stream; charset=utf-8", headers=HEADERS)
         self.slot = slot
         if link := request.META.get("gunicorn.socket"):
-            link.settimeout(SEND_SECONDS)
+            # Not settimeout, with which Python waits for the socket before each send.
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0))
 
     def close(self) -> None:
         self.slot.give_back()
         super().close()
 
 
-def sent(frames: Iterable[bytes | None]) -> Iterator[bytes]:
+def sent(frames: Iterable[bytes]) -> Iterator[bytes]:
     connections.close_all()
     yield b": open\n\n"
     for each in frames:
-        yield KEEP_ALIVE if each is None else each
+        yield each or KEEP_ALIVE

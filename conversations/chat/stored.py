@@ -64,8 +64,9 @@ def operations_of(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
-def watch(turn: Turn, heartbeat: float) -> Iterator[Told | None]:
-    """The turn's events from its beginning, read every half second; None after `heartbeat` seconds without any."""
+def watch(turn: Turn, heartbeat: float) -> Iterator[list[Told]]:
+    """The turn's events from its beginning, read every half second; an empty list after `heartbeat` seconds
+    without any."""
     told: dict[int, int] = {}
     spoke = time.monotonic()
     while True:
@@ -73,19 +74,17 @@ def watch(turn: Turn, heartbeat: float) -> Iterator[Told | None]:
             turn.refresh_from_db()
             rows = rows_of(turn)
         except Turn.DoesNotExist:  # Purged, or its owner erased.
-            yield {"type": "error", "detail": DETAILS[Turn.Status.INTERRUPTED]}
+            yield [{"type": "error", "detail": DETAILS[Turn.Status.INTERRUPTED]}]
             return
         finally:
             connection.close()
-        for event in (event for row in rows for event in news(row, told)):
-            spoke = time.monotonic()
-            yield event
+        fresh = [event for row in rows for event in news(row, told)]
         if turn.status != Turn.Status.RUNNING or turn.is_lost:
-            yield last_event(turn, rows)
+            yield [*fresh, last_event(turn, rows)]
             return
-        if time.monotonic() - spoke >= heartbeat:
+        if fresh or time.monotonic() - spoke >= heartbeat:
             spoke = time.monotonic()
-            yield None
+            yield fresh
         time.sleep(POLL_SECONDS)
 
 

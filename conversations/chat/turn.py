@@ -176,14 +176,15 @@ class RunningTurn:
         FEED.touch(self.turn.session_id, stale=event["type"] != "text_delta" or self.is_new_row)
         self.is_new_row = False
 
-    def watch(self, heartbeat: float) -> Iterator[Told | None]:
-        """Every event from the first to the last, as they come; None where `heartbeat` seconds brought none."""
+    def watch(self, heartbeat: float) -> Iterator[list[Told]]:
+        """Every event from the first to the last, those together that have come meanwhile; an empty list where
+        `heartbeat` seconds brought none."""
         seen = 0
         while not seen or self.events[seen - 1]["type"] not in LAST:
             with self.changed:
                 self.changed.wait_for(lambda: len(self.events) > seen, heartbeat)  # noqa: B023
                 fresh = self.events[seen:]
-            yield from fresh or (None,)
+            yield fresh
             seen += len(fresh)
 
     @property

@@ -121,12 +121,12 @@ class ChatViewSet(ChatWingViewSet):
         `tool_call_completed`, `message_created`, and last `done` or `error`."""
         with slot_taken() as slot:
             begun, events = self.begun(request)
-            response = EventStream(request, (frame(event) if event else None for event in events), slot)
+            response = EventStream(request, (b"".join(map(frame, fresh)) for fresh in events), slot)
         if not begun.is_new:
             response.headers[REPLAYED] = "true"
         return response
 
-    def begun(self, request: Request) -> tuple[records.Begun, Iterator[Told | None]]:
+    def begun(self, request: Request) -> tuple[records.Begun, Iterator[list[Told]]]:
         """The turn that this request begins or joins, and its events from the first on."""
         if KEEPER.is_stopping:
             raise Unavailable("This server is about to end; try again.")

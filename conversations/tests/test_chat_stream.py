@@ -192,13 +192,13 @@ def test_a_lost_turn_is_told_as_interrupted(session: Session) -> None:
     """Joined from here, where its worker is gone."""
     turn = records.begin(session, "Hello", "gone:1:x", None).turn
     Turn.objects.update(lease_until=turn.started_at)
-    assert [event and event["type"] for event in stored.watch(turn, 1)] == ["error"]
+    assert [types(fresh) for fresh in stored.watch(turn, 1)] == [["error"]]
 
 
 def test_a_turn_that_is_purged_is_told_as_interrupted(session: Session) -> None:
     turn = records.begin(session, "Hello", "there:1:x", None).turn
     Turn.objects.filter(pk=turn.pk).delete()
-    assert [event and event["type"] for event in stored.watch(turn, 1)] == ["error"]
+    assert [types(fresh) for fresh in stored.watch(turn, 1)] == [["error"]]
 
 
 # A front end as people have them
