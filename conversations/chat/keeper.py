@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Final
 
 import structlog
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 
 from chatstore.http.logs import described
@@ -40,6 +41,11 @@ class Keeper:
             if self.thread is None:
                 self.thread = threading.Thread(target=self.run, name="keeper", daemon=True)
                 self.thread.start()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another turn may begin here: no more run than there are threads that could watch them."""
+        return not self.is_stopping and len(self.turns) < settings.ENVIRONMENT.web_threads
 
     def keep(self, running: RunningTurn) -> None:
         """Start a turn, and keep it until its end. One that comes too late, in a process that has let go of its
@@ -76,15 +82,16 @@ class Keeper:
                 connection.close()
 
     def save(self) -> None:
+        """Leases first: texts that cannot be written now lose nobody their turn."""
         alive = self.forget_ended()
         if not alive:
             return
         running = [turn.running for turn in alive.values()]
-        records.save_texts(running)
         asked_to_stop = records.renew(running, self.worker)
         for turn_id, turn in alive.items():
             if asked_to_stop.get(turn_id, True):  # Not ours any more is as good.
-                threading.Thread(target=turn.interrupt, daemon=True).start()
+                turn.interrupt_soon()
+        records.save_texts(running)
 
     def forget_ended(self) -> dict[int, RunningTurn]:
         with self.lock:

@@ -228,6 +228,7 @@ class Run(RunHooks):
         self.tell_started(call_id)
         span_id = self.tool_spans.get(call_id)
         self.tell(ToolCallCompleted(call_id, summary(item.output), self.trace_id, span_id))
+        self.has_text = False  # What was said before was no answer, where the tool gives it.
 
     def tell_started(self, call_id: str) -> None:
         """Once for each call."""

@@ -12,16 +12,20 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from django.db import connection, transaction
+import structlog
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
+from chatstore.http.logs import described
 from chatstore.ids import new_uuid
 from chatstore.retries import Retry
 from conversations import services
 from conversations.models import Message, Session, Turn, TurnQuerySet
 
-LEASE: Final = timedelta(seconds=10)
+LEASE: Final = timedelta(seconds=15)
 MOST_SETTLED: Final = 100
+
+log = structlog.get_logger("chatstore.chat")
 
 
 class TurnRunning(Exception):
@@ -157,9 +161,17 @@ def finish(turn: Turn, status: str, texts: Mapping[int, str], trace_id: str | No
 
 
 def settle() -> int:
-    """Write down as interrupted the turns whose worker is lost; returns how many they were."""
+    """Write down as interrupted the turns whose worker is lost; returns how many they were. One that cannot be
+    written now, since somebody holds a row of it, does not keep the others waiting."""
     lost = Turn.objects.lost().order_by("session_id").values_list("session_id", "pk")[:MOST_SETTLED]
-    return sum(settle_one(session_id, turn_id) for session_id, turn_id in list(lost))
+    settled = 0
+    for session_id, turn_id in list(lost):
+        try:
+            settled += settle_one(session_id, turn_id)
+        except OperationalError as error:
+            reason = described(error.__cause__ or error)
+            log.warning("a lost turn cannot be settled now", turn=turn_id, error=reason)
+    return settled
 
 
 def settle_one(session_id: int, turn_id: int) -> bool:
@@ -177,7 +189,7 @@ def settle_one(session_id: int, turn_id: int) -> bool:
 
 def ask_to_stop(session: Session) -> Turn | None:
     """Ask the worker of the running turn to stop; it sees that within a second. None where none runs."""
-    turn = Turn.objects.alive().filter(session=session).first()
+    turn = Turn.objects.running().filter(session=session).first()
     if turn is not None:
         Turn.objects.filter(pk=turn.pk, stop_requested_at=None).update(stop_requested_at=timezone.now())
     return turn
@@ -193,7 +205,8 @@ class Running(NamedTuple):
 
 
 def save_texts(running: Sequence[Running]) -> None:
-    """Write the running texts, all in one statement. Neither versions nor times move (design 3.2)."""
+    """Write the running texts, all in one statement. Neither versions nor times move (design 3.2). A row that
+    somebody holds, PostgreSQL passes over: the others do not wait for it, and it is written the next time."""
     rows = [each for each in running if each.row_id]
     if not rows:
         return
@@ -201,9 +214,12 @@ def save_texts(running: Sequence[Running]) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             sql = (
-                f"UPDATE {table} AS m SET content = saved.content"  # noqa: S608
-                " FROM unnest(%s::bigint[], %s::bigint[], %s::text[]) AS saved (session_id, id, content)"
-                " WHERE m.session_id = saved.session_id AND m.id = saved.id AND m.status = %s"
+                "WITH free AS (SELECT m.session_id, m.id, said.content"  # noqa: S608
+                " FROM unnest(%s::bigint[], %s::bigint[], %s::text[]) AS said (session_id, id, content)"
+                f" JOIN {table} AS m ON m.session_id = said.session_id AND m.id = said.id"
+                " WHERE m.status = %s FOR NO KEY UPDATE OF m SKIP LOCKED)"
+                f" UPDATE {table} AS m SET content = free.content FROM free"
+                " WHERE m.session_id = free.session_id AND m.id = free.id"
             )
             columns = ([r.session_id for r in rows], [r.row_id for r in rows], [r.text for r in rows])
             cursor.execute(sql, [*columns, Message.Status.STREAMING])

@@ -79,7 +79,8 @@ def watch(turn: Turn, heartbeat: float) -> Iterator[list[Told]]:
         finally:
             connection.close()
         fresh = [event for row in rows for event in news(row, told)]
-        if turn.status != Turn.Status.RUNNING or turn.is_lost:
+        # A lease that is late is not the end: its worker may renew it, and a lost turn is settled soon.
+        if turn.status != Turn.Status.RUNNING:
             yield [*fresh, last_event(turn, rows)]
             return
         if fresh or time.monotonic() - spoke >= heartbeat:

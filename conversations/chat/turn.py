@@ -28,7 +28,8 @@ from conversations.chat.assistants import (
 from conversations.chat.feed import FEED
 from conversations.models import Message, Turn
 
-PATIENCE_SECONDS: Final = 20
+# Shorter than the lease: who waits for the database still holds the turn afterwards.
+PATIENCE_SECONDS: Final = 10
 MAX_TOKENS: Final = 2**31 - 1
 LAST = ("done", "error")
 Told = dict[str, Any]
@@ -47,7 +48,7 @@ class RunningTurn:
         self.writing = threading.RLock()
         self.status: str | None = None
         self.row: Message | None = None
-        self.is_new_row = False
+        self.is_new_row = self.is_ending = False
         self.text = ""
         self.markers: dict[str, Message] = {}
         self.operations: dict[str, dict[str, str]] = {}
@@ -146,6 +147,12 @@ class RunningTurn:
         self.end(Turn.Status.INTERRUPTED)
         connection.close()
 
+    def interrupt_soon(self) -> None:
+        """Without waiting for a write of the turn that is under way."""
+        if not self.is_ending:
+            self.is_ending = True
+            threading.Thread(target=self.interrupt, name=f"end of turn {self.turn.pk}", daemon=True).start()
+
     def stored_end(self, status: str) -> str:
         try:
             if status == Turn.Status.COMPLETE:
@@ -186,6 +193,11 @@ class RunningTurn:
                 fresh = self.events[seen:]
             yield fresh
             seen += len(fresh)
+
+    def wait_for_end(self, seconds: float) -> None:
+        """Until the end is stored and told, or the seconds are over."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.events and self.events[-1]["type"] in LAST, seconds)
 
     @property
     def running(self) -> records.Running:

@@ -46,6 +46,7 @@ from conversations.chat.sse import HEARTBEAT_SECONDS, EventStream, frame, slot_t
 from conversations.chat.turn import RunningTurn, Told
 from conversations.models import Session, Turn
 
+STOP_SECONDS = 1
 NOT_FOUND = "Conversation not found or you don't have access"
 
 
@@ -101,13 +102,13 @@ class ChatViewSet(ChatWingViewSet):
         if "text/event-stream" in request.headers.get("Accept", ""):
             return self.stream(request)
         with slot_taken() as slot:
-            begun, events = self.begun(request)
+            begun, running = self.begun(request)
             connections.close_all()
-            for _ in events:
+            for _ in events_of(begun.turn, running):
                 pass  # Until the last.
             slot.give_back()
         headers = None if begun.is_new else {REPLAYED: "true"}
-        return Response(self.answer(begun), headers=headers)
+        return Response(self.answer(begun, running), headers=headers)
 
     @extend_schema(
         operation_id="chat_stream",
@@ -120,16 +121,17 @@ class ChatViewSet(ChatWingViewSet):
         """Server-sent events without names, one `data:` line of JSON each: `text_delta`, `tool_call_started`,
         `tool_call_completed`, `message_created`, and last `done` or `error`."""
         with slot_taken() as slot:
-            begun, events = self.begun(request)
+            begun, running = self.begun(request)
+            events = events_of(begun.turn, running)
             response = EventStream(request, (b"".join(map(frame, fresh)) for fresh in events), slot)
         if not begun.is_new:
             response.headers[REPLAYED] = "true"
         return response
 
-    def begun(self, request: Request) -> tuple[records.Begun, Iterator[list[Told]]]:
-        """The turn that this request begins or joins, and its events from the first on."""
-        if KEEPER.is_stopping:
-            raise Unavailable("This server is about to end; try again.")
+    def begun(self, request: Request) -> tuple[records.Begun, RunningTurn | None]:
+        """The turn that this request begins or joins; and as it runs, where it runs in this process."""
+        if not KEEPER.has_room:
+            raise Unavailable("This server takes no more replies now; try again.")
         assistant = assistant_at(settings.ENVIRONMENT.assistant)
         serializer = ChatSerializer(data=body_of(request))
         serializer.is_valid(raise_exception=True)
@@ -137,11 +139,7 @@ class ChatViewSet(ChatWingViewSet):
         retry = retry_of(request, "chat", {**said, "workspace": str(self.caller.confined_to or "")})
         session = self.session_for(said.get("conversation_id"), retry)
         begun = records.begin(session, said["message"], KEEPER.worker, retry)
-        if begun.is_new:
-            start(begun.turn, session, assistant)
-        running = KEEPER.find(begun.turn)
-        watched = running.watch(HEARTBEAT_SECONDS) if running else stored.watch(begun.turn, HEARTBEAT_SECONDS)
-        return begun, watched
+        return begun, start(begun.turn, session, assistant) if begun.is_new else KEEPER.find(begun.turn)
 
     def session_for(self, ref: str | None, retry: Retry | None) -> Session:
         """The caller's own session, or a new one. An admin of the workspace does not append to other people's."""
@@ -162,18 +160,15 @@ class ChatViewSet(ChatWingViewSet):
         assert membership is not None
         return membership.workspace
 
-    def answer(self, begun: records.Begun) -> dict[str, Any]:
-        """What the turn has come to. Once more it is what is stored: an interrupted reply, as far as it came."""
+    def answer(self, begun: records.Begun, running: RunningTurn | None) -> dict[str, Any]:
+        """What the turn has come to: an interrupted reply as far as it came."""
         turn = Turn.objects.filter(pk=begun.turn.pk).select_related("session").first()
-        if turn is None:  # Purged meanwhile.
+        if turn is None or turn.session.deleted_at:
             raise NotFound(NOT_FOUND)
         if turn.status == Turn.Status.FAILED:
             raise AssistantFailed
-        if begun.is_new and turn.status != Turn.Status.COMPLETE and turn.stop_requested_at is None:
-            raise Unavailable("The reply was interrupted; the same request again gets what there is of it.")
         rows = stored.rows_of(turn)
         texts = [row for row in rows if row["role"] == "assistant"]
-        running = KEEPER.find(turn)
         shown = ConversationMessageSerializer()
         question = stored.message_at(turn.session, turn.question)
         return {
@@ -184,14 +179,21 @@ class ChatViewSet(ChatWingViewSet):
         }
 
 
-def start(turn: Turn, session: Session, assistant: Assistant) -> None:
+def start(turn: Turn, session: Session, assistant: Assistant) -> RunningTurn:
     """Ask the assistant; in a thread of the turn's own. Where that cannot be, the turn has failed."""
     try:
         asked = Asked(str(session.session_id), stored.history(session, turn.question))
-        KEEPER.keep(RunningTurn(turn, assistant, asked))
+        running = RunningTurn(turn, assistant, asked)
+        KEEPER.keep(running)
     except Exception:
         records.finish(turn, Turn.Status.FAILED, {}, None)
         raise
+    return running
+
+
+def events_of(turn: Turn, running: RunningTurn | None) -> Iterator[list[Told]]:
+    """The turn's events from the first on, as they run in this process, or as they are stored."""
+    return running.watch(HEARTBEAT_SECONDS) if running else stored.watch(turn, HEARTBEAT_SECONDS)
 
 
 class StopViewSet(StrictViewSet):
@@ -205,14 +207,17 @@ class StopViewSet(StrictViewSet):
         responses={202: None},
     )
     def create(self, request: Request, ref: str) -> Response:
-        """What was written stays, as `interrupted`. Nothing happens where no reply is being written."""
+        """What was written stays, as `interrupted`, at the latest a second or two later. Nothing happens where no
+        reply is being written."""
         session = session_of(request, ref)
         if not session.is_owned_by(caller(request)):
             raise PermissionDenied("You may not use this session.")
         self.check_query()
         turn = records.ask_to_stop(session)
         if turn and (running := KEEPER.find(turn)):
-            running.interrupt()
+            connections.close_all()  # The turn may need one, to come to its end.
+            running.interrupt_soon()
+            running.wait_for_end(STOP_SECONDS)
         return Response(status=status.HTTP_202_ACCEPTED)
 
 
@@ -225,8 +230,10 @@ LAST_EVENT_ID = OpenApiParameter(
 
 
 class EventViewSet(StrictViewSet):
-    """The live events of a session. EventSource cannot send a header: `/auth/session` gives it a cookie."""
+    """The live events of a session. EventSource cannot send a header: `/auth/session` gives it a cookie. No HEAD:
+    an answer without a body would never end, and hold its place."""
 
+    http_method_names = ["get"]
     authentication_classes = (BearerAuthentication, EventCookieAuthentication)
     object_parameters = ("last_event_id",)
 

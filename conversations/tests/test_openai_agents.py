@@ -343,6 +343,11 @@ def test_what_a_tool_gives_may_be_the_answer(server: ModelServer, settings: Sett
     assert said(events) == f"Found 3 results for {LOOK}"
 
 
+def test_what_a_tool_gives_is_the_answer_also_after_a_preface(server: ModelServer, settings: Settings) -> None:
+    events = reply(assistant(settings, "terse"), f"{LOOK} With a preface")
+    assert said(events).startswith(f"{PREFACE}Found 3 results for {LOOK}")
+
+
 def test_a_tool_that_needs_approval_fails_the_turn(server: ModelServer, settings: Settings) -> None:
     with pytest.raises(NeedsApproval):
         reply(assistant(settings, "careful"), LOOK)

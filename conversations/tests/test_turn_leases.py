@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import timedelta
 from io import StringIO
 from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from conftest import Caller, new_session, row
 from conversations import retention, services
 from conversations.chat import records
 from conversations.models import Message, Session, Turn
-from conversations.tests.turns import HERE, THERE, begin, expire, is_exact, mark, running, say, status
+from conversations.tests.turns import (
+    HERE,
+    THERE,
+    begin,
+    expire,
+    is_exact,
+    locked_elsewhere,
+    mark,
+    running,
+    say,
+    status,
+)
 
 # Leases
 
@@ -60,6 +69,14 @@ def test_every_write_renews_the_lease(session: Session) -> None:
     expire(turn)
     say(turn)
     assert Turn.objects.get().lease_until > timezone.now()
+
+
+def test_a_turn_whose_lease_is_late_is_asked_to_stop_too(session: Session) -> None:
+    """Its worker may renew it the next moment."""
+    turn = begin(session)
+    expire(turn)
+    records.ask_to_stop(session)
+    assert records.renew([running(turn, None)], HERE) == {turn.pk: True}
 
 
 def test_to_ask_twice_keeps_the_first_time(session: Session) -> None:
@@ -127,30 +144,6 @@ def test_a_lost_turn_of_a_deleted_session_is_settled_too(session: Session) -> No
     assert (records.settle(), status(turn)) == (1, "interrupted")
 
 
-@contextmanager
-def locked_elsewhere(session: Session) -> Iterator[None]:
-    """Another connection holds the session's lock."""
-    is_held, release = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        try:
-            with transaction.atomic():
-                services.locked(session)
-                is_held.set()
-                release.wait(10)
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(1) as pool:
-        held = pool.submit(hold)
-        assert is_held.wait(10)
-        try:
-            yield
-        finally:
-            release.set()
-            held.result()
-
-
 @pytest.mark.postgres
 @pytest.mark.django_db(transaction=True)
 def test_settling_passes_over_a_locked_session(alice: Caller) -> None:
@@ -158,7 +151,7 @@ def test_settling_passes_over_a_locked_session(alice: Caller) -> None:
     turns = [begin(session) for session in sessions]
     for turn in turns:
         expire(turn)
-    with locked_elsewhere(sessions[0]):
+    with locked_elsewhere(Session.objects.filter(pk=sessions[0].pk)):
         assert records.settle() == 1
         assert [status(turn) for turn in turns] == ["running", "interrupted"]
     assert records.settle() == 1
@@ -182,6 +175,25 @@ def test_many_who_settle_at_once_settle_each_turn_once(alice: Caller) -> None:
         assert sum(pool.map(settle, range(8))) == 40
     assert {row(Message, reply.pk)["version"] for reply in replies} == {4}
     assert all(is_exact(turn.session) for turn in turns)
+
+
+def test_settling_passes_over_a_turn_that_cannot_be_settled(
+    alice: Caller, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody holds a row of its reply, say, for longer than a statement waits."""
+    turns = [begin(session), begin(new_session(alice))]
+    for turn in turns:
+        expire(turn)
+    end_turn = services.end_turn
+
+    def busy(session: Session, turn: Turn, status: str) -> bool:
+        if turn == turns[0]:
+            raise OperationalError("canceling statement due to lock timeout")
+        return end_turn(session, turn, status)
+
+    monkeypatch.setattr(services, "end_turn", busy)
+    assert records.settle() == 1
+    assert [status(turn) for turn in turns] == ["running", "interrupted"]
 
 
 # What is removed

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
+from django.db import connection, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from chatstore.retries import Retry
@@ -33,6 +40,30 @@ def expire(turn: Turn) -> None:
 
 def status(turn: Turn) -> str:
     return Turn.objects.get(pk=turn.pk).status
+
+
+@contextmanager
+def locked_elsewhere(rows: QuerySet[Any]) -> Iterator[None]:
+    """Another connection holds the locks of these rows."""
+    is_held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        try:
+            with transaction.atomic():
+                list(rows.select_for_update())
+                is_held.set()
+                release.wait(10)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(hold)
+        assert is_held.wait(10)
+        try:
+            yield
+        finally:
+            release.set()
+            held.result()
 
 
 def running(turn: Turn, message: Message | None, text: str = "") -> records.Running:
