@@ -1,5 +1,6 @@
 """What is watched in this process, and what of it has changed: one thread asks the database every half second for
-all watched sessions together, and a turn that runs here says so itself."""
+all watched sessions together, also for the texts that other workers write, and a turn that runs here says so
+itself. Who watches asks nothing while nothing changes."""
 
 from __future__ import annotations
 
@@ -11,22 +12,32 @@ from uuid import UUID
 
 import structlog
 from django.db import DatabaseError, InterfaceError, connections
+from django.db.models import Case, F, IntegerField, When
+from django.db.models.functions import Length
 
 from accounts.authentication.credentials import Credential
 from accounts.authentication.still_good import still_good
 from accounts.models import Membership
 from chatstore.http.logs import described
-from conversations.models import Session, Turn
+from conversations.models import Message, Session, Turn
 
 POLL_SECONDS: Final = 0.5
 
 log = structlog.get_logger("chatstore.chat")
 
 
+class Wish(NamedTuple):
+    """The text of a message that another worker writes, wanted as soon as it is longer than this."""
+
+    message_id: int
+    length: int
+
+
 @dataclass(eq=False)
 class Watcher:
     """Somebody who watches a session. `woken` is set when there may be something new; then `is_stale` says that it
-    is in the database, `has_ended` that they may not watch any more."""
+    is in the database, `texts` holds what was wished, by the message's id, and `has_ended` says that they may not
+    watch any more."""
 
     session_id: int
     user_id: int
@@ -36,10 +47,15 @@ class Watcher:
     is_stale: bool = True
     has_ended: bool = False
     seen: Any = None
+    wish: Wish | None = None
+    texts: dict[int, str] = field(default_factory=dict)
 
     def wake(self, *, stale: bool = True, ended: bool = False) -> None:
-        self.is_stale = self.is_stale or stale
-        self.has_ended = self.has_ended or ended
+        """From any thread: what another one has set meanwhile stays."""
+        if stale:
+            self.is_stale = True
+        if ended:
+            self.has_ended = True
         self.woken.set()
 
 
@@ -100,19 +116,36 @@ FEED = Feed()
 
 
 def look(watchers: list[Watcher]) -> None:
-    """Wake those whose session has changed, and end those who may not watch it any more."""
+    """Wake those whose session has changed, or whose text has grown, and end those who may not watch it any more.
+    As many queries for one watcher as for many."""
     ids = {watcher.session_id for watcher in watchers}
     seats = seats_of(ids, {watcher.user_id for watcher in watchers})
-    running = dict(Turn.objects.alive().filter(session__in=ids).values_list("session_id", "pk"))
+    # Also those that have lost their worker: when they are settled, nothing else need change.
+    running = dict(Turn.objects.running().filter(session__in=ids).values_list("session_id", "pk"))
     good = still_good(watcher.credential for watcher in watchers)
+    texts = texts_for(ids, [wish for watcher in watchers if (wish := watcher.wish)])
     for watcher in watchers:
         seat = seats.get((watcher.session_id, watcher.user_id))
-        turn = running.get(watcher.session_id)
         if seat is None or watcher.credential.ref not in good or not may_watch(watcher, seat):
             watcher.wake(ended=True)
-        elif (now := (seat.version, seat.is_deleted, turn)) != watcher.seen or turn:
+            continue
+        if (now := (seat.version, seat.is_deleted, running.get(watcher.session_id))) != watcher.seen:
             watcher.seen = now
             watcher.wake(stale=True)
+        if (wish := watcher.wish) and len(text := texts.get(wish.message_id, "")) > wish.length:
+            watcher.texts = {wish.message_id: text}
+            watcher.wake(stale=False)
+
+
+def texts_for(sessions: set[int], wishes: list[Wish]) -> dict[int, str]:
+    """The texts of messages, by their ids, that are longer than the shortest wish for them."""
+    if not wishes:
+        return {}
+    shortest = dict(sorted(wishes, reverse=True))
+    wished = Case(*(When(pk=pk, then=length) for pk, length in shortest.items()), output_field=IntegerField())
+    rows = Message.objects.filter(session__in=sessions, pk__in=shortest)
+    grown = rows.alias(length=Length("content"), wished=wished).filter(length__gt=F("wished"))
+    return dict(grown.values_list("pk", "content"))
 
 
 class Seat(NamedTuple):

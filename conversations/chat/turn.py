@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -44,7 +45,8 @@ class RunningTurn:
     def __init__(self, turn: Turn, assistant: Assistant, asked: Asked) -> None:
         self.turn, self.assistant, self.asked = turn, assistant, asked
         self.events: list[Told] = []
-        self.changed = threading.Condition()
+        self.watching: list[SimpleQueue[None]] = []
+        self.is_over = threading.Event()
         self.writing = threading.RLock()
         self.status: str | None = None
         self.row: Message | None = None
@@ -141,6 +143,7 @@ class RunningTurn:
             if self.status is None:
                 self.status = self.stored_end(status)
                 self.tell_end()
+                self.is_over.set()
 
     def interrupt(self) -> None:
         """From another thread than the turn's: its assistant may be silent."""
@@ -177,27 +180,27 @@ class RunningTurn:
     # Whoever watches
 
     def tell(self, **event: Any) -> None:
-        with self.changed:
-            self.events.append(event)
-            self.changed.notify_all()
+        self.events.append(event)
+        for woken in tuple(self.watching):
+            woken.put(None)
         FEED.touch(self.turn.session_id, stale=event["type"] != "text_delta" or self.is_new_row)
         self.is_new_row = False
 
     def watch(self, heartbeat: float) -> Iterator[list[Told]]:
         """Every event from the first to the last, those together that have come meanwhile; an empty list where
         `heartbeat` seconds brought none."""
+        woken: SimpleQueue[None] = SimpleQueue()  # A Condition costs three times as much for each event.
+        self.watching.append(woken)
         seen = 0
-        while not seen or self.events[seen - 1]["type"] not in LAST:
-            with self.changed:
-                self.changed.wait_for(lambda: len(self.events) > seen, heartbeat)  # noqa: B023
-                fresh = self.events[seen:]
-            yield fresh
-            seen += len(fresh)
-
-    def wait_for_end(self, seconds: float) -> None:
-        """Until the end is stored and told, or the seconds are over."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.events and self.events[-1]["type"] in LAST, seconds)
+        try:
+            while not seen or self.events[seen - 1]["type"] not in LAST:
+                if fresh := self.events[seen:]:
+                    seen += len(fresh)
+                    yield fresh
+                elif not has_come(woken, heartbeat):
+                    yield []
+        finally:
+            self.watching.remove(woken)
 
     @property
     def running(self) -> records.Running:
@@ -216,6 +219,14 @@ DETAILS = {
     Turn.Status.FAILED.value: "The assistant failed.",
     Turn.Status.INTERRUPTED.value: "The reply was interrupted.",
 }
+
+
+def has_come(woken: SimpleQueue[None], seconds: float) -> bool:
+    try:
+        woken.get(timeout=seconds)
+    except Empty:
+        return False
+    return True
 
 
 def now() -> str:

@@ -217,7 +217,7 @@ class StopViewSet(StrictViewSet):
         if turn and (running := KEEPER.find(turn)):
             connections.close_all()  # The turn may need one, to come to its end.
             running.interrupt_soon()
-            running.wait_for_end(STOP_SECONDS)
+            running.is_over.wait(STOP_SECONDS)
         return Response(status=status.HTTP_202_ACCEPTED)
 
 
