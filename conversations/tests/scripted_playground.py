@@ -20,14 +20,20 @@ OPENING = "I will look that up."
 FOUND = "3 places\nwith a <b>garden</b>"
 WORDS = [f"word{number} " for number in range(40)]
 ANSWER = "".join(WORDS).strip()
+SEPARATED = "one\u2028two\u2029three"
 
 
 class Slow:
-    """Says something, calls a tool, and answers word by word, in five seconds; silent where told to `wait`."""
+    """Says something, calls a tool, and answers word by word, in five seconds; silent where told to `wait`, and
+    done at once where told to be `quick`."""
 
     def reply(self, asked: Asked) -> Iterator[Event]:
         if asked.history[-1].content == "wait":
             time.sleep(60)
+        if asked.history[-1].content == "quick":
+            yield TextDelta(SEPARATED)
+            yield MessageCreated(tokens=3)
+            return
         yield TextDelta(OPENING, trace_id=TRACE)
         yield MessageCreated(tokens=6, trace_id=TRACE)
         time.sleep(0.5)

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Request, Route, expect
 
 from chatstore.tests.serving import own_database_url, serving
 from conftest import Caller, new_message, new_session
 from conversations.models import Message, Session
 from conversations.tests import test_browser
-from conversations.tests.scripted_playground import ANSWER, FOUND, OPENING, SPAN, TRACE
+from conversations.tests.scripted_playground import ANSWER, FOUND, OPENING, SEPARATED, SPAN, TRACE
 
 pytestmark = [pytest.mark.browser, pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 
 browser = test_browser.browser
 ASSISTANT = "conversations.tests.scripted_playground.Slow"
-HOSTILE = "</script><script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
 PATIENCE_MS = 20_000
 
 
@@ -58,6 +57,17 @@ class Visit(test_browser.Visit):
         texts = [text.inner_text().strip() for text in self.page.locator("#transcript .text").all()]
         assert texts == [question, OPENING, ANSWER]
         expect(self.lines.nth(2)).to_contain_text("search_database ran")
+
+    def requests_to(self, path: str) -> list[str]:
+        """The addresses that end so, as they will be asked for."""
+        asked: list[str] = []
+
+        def note(request: Request) -> None:
+            if request.url.endswith(path):
+                asked.append(request.url)
+
+        self.page.on("request", note)
+        return asked
 
     def forgive(self, error: str) -> None:
         """Chromium writes every refused request to the console."""
@@ -278,189 +288,147 @@ def test_a_reply_that_runs_elsewhere_is_watched(visit: Visit, alice: Caller) -> 
     expect(other.locator("#send")).to_be_visible(timeout=PATIENCE_MS)
 
 
-# The list
+# What goes wrong meanwhile
 
 
-def test_a_conversation_is_renamed(visit: Visit, alice: Caller, session: Session) -> None:
+def held(page: Page, address: str) -> list[Route]:
+    """Requests that wait until the test lets them go."""
+    waiting: list[Route] = []
+    page.route(address, lambda route: waiting.append(route))  # noqa: PLW0108 - Playwright wants a function.
+    return waiting
+
+
+def begin(visit: Visit, text: str, waiting: list[Route]) -> Route:
+    visit.say(text)
+    wait_until(visit, lambda: bool(waiting))
+    return waiting[0]
+
+
+def wait_until(visit: Visit, holds: Callable[[], bool]) -> None:
+    for _ in range(100):
+        if holds():
+            return
+        visit.page.wait_for_timeout(50)
+    raise AssertionError("It did not come.")
+
+
+def is_stored(text: str) -> bool:
+    return Message.objects.filter(role="user", content=text).exists()
+
+
+def test_line_separators_break_no_stream(visit: Visit, alice: Caller) -> None:
+    followed = visit.requests_to("/events/")
     visit.enter(alice)
-    visit.page.hover("#conversations li")
-    visit.page.click("#conversations .edit")
-    visit.page.fill("#conversations input", "Rome in May")
-    visit.page.press("#conversations input", "Enter")
-    expect(visit.titles).to_have_text(["Rome in May"])
-    session.refresh_from_db()
-    assert session.title == "Rome in May"
+    visit.say("quick")
+    expect(visit.page.locator("#transcript .assistant .text")).to_have_text(SEPARATED)
+    expect(visit.page.locator("#send")).to_be_visible()
+    assert followed == []
 
 
-def test_escape_leaves_a_title_as_it_was(visit: Visit, alice: Caller, session: Session) -> None:
+def test_events_are_read_wherever_the_network_cuts_them(visit: Visit) -> None:
+    visit.page.goto(f"{visit.site}/")
+    read = """async (text) => {
+        const { events } = await import('/static/chatstore/api.js');
+        const bytes = new TextEncoder().encode(text);
+        const heard = new Set();
+        for (let cut = 0; cut <= bytes.length; cut += 1) {
+            const parts = new ReadableStream({ start(to) {
+                for (const part of [bytes.slice(0, cut), bytes.slice(cut)]) if (part.length) to.enqueue(part);
+                to.close();
+            } });
+            const all = [];
+            for await (const event of events(new Response(parts))) all.push(event);
+            heard.add(JSON.stringify(all));
+        }
+        return [...heard];
+    }"""
+    told = [{"type": "text_delta", "content": f"{SEPARATED}é\n\ndata: x"}, {"type": "done"}]
+    said = [json.dumps(event, ensure_ascii=False) for event in told]
+    text = f": open\n\nid: 1:2\nevent: text_delta\ndata: {said[0]}\n\n: keep-alive\n\ndata:{said[1]}\n\n"
+    heard = [json.loads(each) for each in visit.page.evaluate(read, text)]
+    assert heard == [[None, told[0], None, told[1]]]
+
+
+@pytest.mark.parametrize("address", ["**/api/chat/stream", "**/api/sessions/"])
+def test_who_leaves_takes_no_words_back(visit: Visit, alice: Caller, session: Session, address: str) -> None:
+    new_message(session, "Elsewhere", "assistant")
     visit.enter(alice)
-    visit.page.focus("#conversations .link")
-    visit.page.keyboard.press("F2")
-    visit.page.keyboard.type("Something else")
-    visit.page.keyboard.press("Escape")
-    expect(visit.titles).to_have_text([session.title])
-    expect(visit.page.locator("#conversations .link")).to_be_focused()
+    going = begin(visit, "quick", held(visit.page, address))
+    visit.page.click(f"#conversations [href='#{session.session_id}']")
+    expect(visit.lines).to_have_text([re.compile("Elsewhere")])
+    going.continue_()
+    visit.page.unroute(address)
+    wait_until(visit, lambda: is_stored("quick"))
+    expect(visit.lines).to_have_text([re.compile("Elsewhere")])
+    visit.page.click("#conversations .link >> text=quick")
+    expect(visit.page.locator("#transcript .text")).to_have_text(["quick", SEPARATED])
+    expect(visit.page.locator("#message")).to_have_value("")
 
 
-def test_a_deleted_conversation_comes_back(visit: Visit, alice: Caller, session: Session) -> None:
-    new_message(session, "Keep this", "assistant")
+def test_who_comes_back_before_the_words_are_stored_sees_them(visit: Visit, alice: Caller) -> None:
+    session, other = new_session(alice), new_session(alice, title="Other")
     visit.enter(alice, session)
-    visit.page.hover("#conversations li")
-    visit.page.click("#conversations .trash")
-    expect(visit.page.locator("#said")).to_have_text("“New Chat” was deleted.")
-    expect(visit.titles).to_have_count(0)
+    going = begin(visit, "quick", held(visit.page, "**/api/chat/stream"))
+    visit.page.click("#conversations .link >> text=Other")
+    expect(visit.page.locator("[aria-current]")).to_have_attribute("href", f"#{other.session_id}")
+    visit.page.click("#conversations .link >> text=New Chat")
     expect(visit.lines).to_have_count(0)
-    session.refresh_from_db()
-    assert session.deleted_at is not None
-    visit.page.click("#undo")
-    expect(visit.titles).to_have_text(["New Chat"])
-    expect(visit.lines.locator(".text")).to_have_text(["Keep this"])
+    going.continue_()
+    expect(visit.page.locator("#transcript .text")).to_have_text(["quick", SEPARATED])
 
 
-def test_more_conversations_follow(visit: Visit, alice: Caller) -> None:
-    for number in range(60):
-        new_session(alice, title=f"Chat {number}")
-    visit.enter(alice)
-    expect(visit.titles).to_have_count(50)
-    visit.page.click("#more")
-    expect(visit.titles).to_have_count(60)
-    expect(visit.titles.first).to_have_text("Chat 59")
-    expect(visit.titles.last).to_have_text("Chat 0")
-    expect(visit.page.locator("#more")).to_be_hidden()
-
-
-def test_earlier_messages_are_read_back(visit: Visit, alice: Caller, session: Session) -> None:
-    for number in range(130):
-        new_message(session, str(number), "assistant")
+def test_refused_words_wait_where_they_were_written(visit: Visit, alice: Caller, session: Session) -> None:
+    new_session(alice, title="Other")
+    visit.forgive("503")
     visit.enter(alice, session)
-    expect(visit.lines).to_have_count(100)
-    expect(visit.lines.last).to_be_in_viewport()
-    visit.page.click("#earlier")
-    expect(visit.lines.locator(".text")).to_have_text([str(number) for number in range(130)])
-    expect(visit.page.locator("#earlier")).to_be_hidden()
+    going = begin(visit, "Hello!", held(visit.page, "**/api/chat/stream"))
+    visit.page.click("#conversations .link >> text=Other")
+    expect(visit.page.locator("#send")).to_be_visible()
+    going.fulfill(status=503, json={"detail": "Too many streams."})
+    expect(visit.page.locator("#said")).to_have_text("“Hello!” was not sent. Too many streams.")
+    expect(visit.page.locator("#message")).to_have_value("")
+    visit.page.click("text=Go there")
+    expect(visit.page.locator("#message")).to_have_value("Hello!")
+    expect(visit.page.locator("[aria-current]")).to_have_attribute("href", f"#{session.session_id}")
 
 
-# Who is there
-
-
-@pytest.mark.parametrize("token", ["cst_nobody", "two words", "tökén"])
-def test_a_wrong_token_says_so(visit: Visit, token: str) -> None:
-    visit.forgive("401")
-    visit.page.goto(f"{visit.site}/")
-    visit.page.fill("#token", token)
-    visit.page.press("#token", "Enter")
-    says = Caller(None, token).get("/api/me/").json()["detail"] if token.isascii() else "special letters"
-    expect(visit.page.locator("#refused")).to_contain_text(says if " " not in token else "no spaces")
-    expect(visit.page.locator("#message")).to_be_hidden()
-
-
-def test_a_token_is_known_until_it_is_forgotten(visit: Visit, alice: Caller) -> None:
-    visit.enter(alice)
-    visit.page.reload()
-    expect(visit.page.locator("#who")).to_have_text("alice@example.com")
-    visit.page.click("#leave")
-    visit.page.reload()
-    expect(visit.page.locator("#token")).to_be_visible()
-    assert alice.token not in json.dumps(visit.page.context.storage_state())
-
-
-def test_a_demo_token_opens_the_playground(visit: Visit, alice: Caller) -> None:
-    def with_token(route: Route) -> None:
-        body = re.sub('(name="demo-token" content=")[^"]*', rf"\g<1>{alice.token}", route.fetch().text())
-        route.fulfill(response=route.fetch(), body=body)
-
-    visit.page.route(f"{visit.site}/", with_token)
-    visit.page.goto(f"{visit.site}/")
-    expect(visit.page.locator("#who")).to_have_text("alice@example.com")
-
-
-# Whatever is stored
-
-
-def test_stored_text_stays_text(visit: Visit, alice: Caller) -> None:
-    session = new_session(alice, title=HOSTILE)
-    fields: dict[str, Any] = {"tool_name": HOSTILE, "trace_id": HOSTILE, "span_id": HOSTILE}
-    for role in ("system", "assistant", "tool_call", "tool", "user"):
-        new_message(session, HOSTILE, role, **fields)
-    visit.enter(alice, session)
-    expect(visit.lines).to_have_count(5)
-    visit.page.click("summary")
-    expect(visit.page.locator("#transcript .text")).to_have_text([HOSTILE] * 4)
-    expect(visit.page.locator(".trace")).to_have_text(HOSTILE)
-    expect(visit.titles).to_have_text([HOSTILE])
-    expect(visit.page.locator("main :is(img, script), aside :is(img, script)")).to_have_count(0)
-    visit.say(HOSTILE)
-    expect(visit.page.locator("#transcript .user .text").last).to_have_text(HOSTILE)
-    assert visit.page.title() == "Chatstore"
-
-
-def test_rows_that_did_not_end_well_say_so(visit: Visit, alice: Caller, session: Session) -> None:
-    new_message(session, "Half a", "assistant", status="interrupted")
-    new_message(session, "Called it", "tool_call", tool_name="look_up", status="failed")
-    visit.enter(alice, session)
-    expect(visit.lines.nth(0).locator(".label")).to_have_text("interrupted")
-    expect(visit.lines.nth(1)).to_contain_text("look_up failed")
-
-
-def test_what_was_written_just_now_by_others_soon_counts_as_whole(
+def test_words_that_are_refused_stand_before_those_written_since(
     visit: Visit, alice: Caller, session: Session
 ) -> None:
-    visit.enter(alice)
-    new_message(session, "Just now", "assistant")
-    visit.page.click("#conversations .link")
-    expect(visit.lines).to_have_count(1)
-    visit.page.wait_for_timeout(4_000)
-    expect(visit.page.locator("#send")).to_be_visible()
-
-
-# Keyboard, phone
-
-
-def test_everything_works_from_the_keyboard(visit: Visit, alice: Caller) -> None:
-    new_session(alice, title="Older")
-    new_session(alice, title="Newer")
-    keys = visit.page.keyboard
-    visit.page.goto(f"{visit.site}/")
-    while not visit.page.locator("#token:focus").count():
-        keys.press("Tab")
-    keys.type(alice.token)
-    keys.press("Enter")
-    expect(visit.page.locator("#message")).to_be_focused()
-    while not visit.page.locator(".link:focus").count():
-        keys.press("Shift+Tab")
-    visit.page.locator(".link").first.focus()
-    keys.press("ArrowDown")
-    expect(visit.page.locator(".link").nth(1)).to_be_focused()
-    keys.press("Delete")
-    expect(visit.page.locator("#undo")).to_be_focused()
-    keys.press("Enter")
-    expect(visit.titles).to_have_text(["Older", "Newer"])
-    expect(visit.page.locator(".link").first).to_be_focused()
-    keys.press("Enter")
-    expect(visit.page.locator(".link").first).to_have_attribute("aria-current", "page")
-    while not visit.page.locator("#message:focus").count():
-        keys.press("Tab")
-    keys.type("One")
-    keys.press("Shift+Enter")
-    keys.type("Two")
-    keys.press("Enter")
-    expect(visit.lines.nth(3)).to_contain_text("word1 ", timeout=PATIENCE_MS)
-    keys.press("Escape")
-    expect(visit.lines.nth(3).locator(".label")).to_have_text("interrupted")
-    assert Message.objects.get(position=1).content == "One\nTwo"
-
-
-def test_on_a_phone_nothing_is_cut_off(visit: Visit, alice: Caller, session: Session) -> None:
-    new_message(session, "A" * 300 + "\n" + "many words " * 50)
-    new_message(session, "Called it", "tool_call", tool_name="b" * 200, trace_id="c" * 200)
-    visit.page.set_viewport_size({"width": 360, "height": 640})
+    visit.forgive("503")
     visit.enter(alice, session)
-    visit.page.click("summary")
-    width = "[document.documentElement.scrollWidth, document.querySelector('#pane').scrollWidth]"
-    assert visit.page.evaluate(width) == [360, 360]
-    expect(visit.titles).to_be_hidden()
-    visit.page.click("#menu")
-    expect(visit.titles).to_be_visible()
-    assert visit.page.evaluate(width)[0] == 360
-    visit.page.keyboard.press("Escape")
-    expect(visit.titles).to_be_hidden()
+    going = begin(visit, "First", held(visit.page, "**/api/chat/stream"))
+    visit.page.fill("#message", "Second")
+    going.fulfill(status=503, json={"detail": "Too many streams."})
+    expect(visit.page.locator("#said")).to_have_text("Too many streams.")
+    expect(visit.page.locator("#message")).to_have_value("First\n\nSecond")
+
+
+def end_of_another_reply(route: Route) -> None:
+    told = json.dumps({"type": "done", "conversation_id": 1, "status": "interrupted", "operations": []})
+    route.fulfill(content_type="text/event-stream", body=f": open\n\nid: 1\nevent: done\ndata: {told}\n\n")
+
+
+def test_the_end_of_the_reply_before_is_no_end_of_this_one(visit: Visit, alice: Caller) -> None:
+    visit.enter(alice)
+    visit.say("Hello!")
+    expect(visit.lines.nth(3)).to_contain_text("word1 ", timeout=PATIENCE_MS)
+    visit.page.route("**/events/", end_of_another_reply, times=1)
+    visit.page.reload()
+    expect(visit.page.locator("#stop")).to_be_visible()
+    visit.expect_whole_reply("Hello!")
+    expect(visit.page.locator("#said")).to_have_text("")
+
+
+def test_the_end_of_the_reply_before_loses_no_words(visit: Visit, alice: Caller, session: Session) -> None:
+    new_message(session, "Before")
+    visit.forgive("/api/chat/stream")
+    visit.page.route("**/events/", end_of_another_reply)
+    visit.page.route("**/api/chat/stream", lambda route: route.abort())
+    visit.enter(alice, session)
+    expect(visit.page.locator("#said")).to_have_text("The reply was interrupted.")
+    expect(visit.page.locator("#send")).to_be_visible()
+    visit.say("Hello!")
+    expect(visit.page.locator("#said")).to_have_text("This was not sent. Please try again.")
+    expect(visit.page.locator("#message")).to_have_value("Hello!")
+    expect(visit.lines).to_have_count(1)

@@ -30,7 +30,10 @@ export class Api {
     if (body) headers['Content-Type'] = 'application/json';
     if (key) headers['Idempotency-Key'] = key;
     const how = { credentials: 'omit', cache: 'no-store', signal };
-    const response = await fetch(path, { method, headers, body: body && JSON.stringify(body), ...how });
+    const request = { method, headers, body: body && JSON.stringify(body), ...how };
+    const response = await fetch(path, request).catch((error) => {
+      throw error instanceof TypeError ? new Error('The server cannot be reached.') : error;
+    });
     if (!response.ok) throw new Problem(response.status, await response.json().catch(() => ({})));
     const date = Date.parse(response.headers.get('Date'));
     if (date) this.aheadMs = date - Date.now();
@@ -66,7 +69,11 @@ export async function* events(response) {
       if (done) return;
       const frames = (text + value).split('\n\n');
       text = frames.pop();
-      for (const frame of frames) yield JSON.parse(/^data: ?(.*)$/m.exec(frame)?.[1] ?? 'null');
+      for (const frame of frames) {
+        // No regular expression: to it a line also ends at U+2028 and U+2029, which stand in texts.
+        const data = frame.split('\n').find((line) => line.startsWith('data:'));
+        yield JSON.parse(data?.slice(5) ?? 'null');
+      }
     }
   } finally {
     reader.cancel().catch(() => {});

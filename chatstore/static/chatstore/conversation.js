@@ -49,13 +49,16 @@ export class Conversation {
     else this.transcript.put(row);
   }
 
+  get isWriting() {
+    return this.transcript.stored.some((row) => row.status === 'streaming');
+  }
+
   /** Whether a reply is being written, as far as the messages show it. */
   get isUnfinished() {
-    const { stored } = this.transcript;
-    const last = stored.at(-1);
+    const last = this.transcript.stored.at(-1);
     const mayGoOn = last?.status === 'complete' && (last.role !== 'assistant' || this.hasRun);
     const waits = mayGoOn && !this.wasStopped && this.api.since(last.updated_at) < PATIENCE_MS[last.role];
-    return !this.hasEnded && (waits || stored.some((row) => row.status === 'streaming'));
+    return !this.hasEnded && (waits || this.isWriting);
   }
 
   /** Whether more may come. */
@@ -65,20 +68,32 @@ export class Conversation {
   }
 
   /** Send, and show the reply as it comes. A connection that breaks is no failure: the reply goes on without us. */
-  async say(message, key, signal) {
+  async say(sent, signal) {
     this.hasRun = true;
     this.hasEnded = this.wasStopped = false;
-    this.transcript.draft('user', { content: message, status: 'complete' });
-    const body = { message, conversation_id: this.ref };
+    if (!signal.aborted) this.transcript.draft('user', { content: sent.text, status: 'complete' });
     try {
-      const response = await this.api.ask('POST', '/api/chat/stream', { body, key, signal });
-      for await (const event of events(response)) this.tell(event);
+      for await (const event of events(await this.deliver(sent, signal))) this.tell(event);
     } catch (error) {
       if (signal.aborted || error instanceof Problem) throw error;
     }
     await this.watch(signal);
-    if (this.transcript.drafts.length && !this.hasEnded) throw new Error('This was not sent. Please try again.');
+    const isLost = !sent.isTaken && this.transcript.drafts.some(({ row }) => row.role === 'user');
     this.transcript.dropDrafts();
+    if (isLost) throw new Error('This was not sent. Please try again.');
+  }
+
+  /** The answer to what is `sent`. Whoever goes elsewhere takes nothing back: `signal` ends only its reading. */
+  async deliver(sent, signal) {
+    const reading = new AbortController();
+    const body = { message: sent.text, conversation_id: this.ref };
+    const request = { body, key: sent.key, signal: reading.signal };
+    const response = await this.api.ask('POST', '/api/chat/stream', request);
+    sent.isTaken = true;
+    signal.addEventListener('abort', () => reading.abort());
+    if (signal.aborted) reading.abort();
+    signal.throwIfAborted();
+    return response;
   }
 
   async stop() {
@@ -94,8 +109,9 @@ export class Conversation {
     else if (type === 'text_delta') this.transcript.say(event.content, id);
     else if (type === 'tool_call_started' && !id) this.transcript.draft('tool_call', { tool_name: event.tool_name });
     else if (type === 'tool_call_completed' && !id) this.transcript.endTool(event.tool_name, event.result_summary);
-    this.hasEnded = ['done', 'error', 'session_deleted'].includes(type);
-    if (this.hasEnded && (event.detail || SAID[event.status])) this.note(event.detail ?? SAID[event.status]);
+    if (!['done', 'error', 'session_deleted'].includes(type)) return;
+    this.hasEnded = true;
+    if (event.detail || SAID[event.status]) this.note(event.detail ?? SAID[event.status]);
   }
 
   /** Keep the transcript up to date until nothing is being written any more. Reading only: nothing is sent. */
@@ -105,6 +121,7 @@ export class Conversation {
     for (let quiet = 0; quiet < QUIET_POLLS; ) {
       try {
         await this.catchUp(signal);
+        if (this.isWriting) this.hasEnded = false; // What is stored counts.
         if (isLost) this.note('');
         isLost = false;
         this.showRunning(this.isUnfinished);
@@ -136,7 +153,8 @@ export class Conversation {
           this.transcript.restart();
           await this.catchUp(signal); // What ended meanwhile is not told.
         }
-        this.tell(event);
+        // The end of the reply before may be told once more.
+        if (event?.type !== 'done' || !this.isWriting) this.tell(event);
         if (this.hasEnded || (!event && !this.isUnfinished)) break;
       }
     } catch (error) {

@@ -94,7 +94,7 @@ export class ConversationList {
     };
     input.onkeydown = (event) => {
       event.stopPropagation();
-      if (event.key === 'Escape') end(null);
+      if (event.key === 'Escape' && !event.isComposing) end(null);
     };
     node.prepend(form);
     input.select();

@@ -19,14 +19,17 @@ let list = null;
 let conversation = null;
 // Ends the reading of what is open, never the reply itself: that belongs to the server.
 let reading = new AbortController();
-// What was sent last, until it is known to be stored: sent once more, it has the same key.
-let unsure = null;
+// What was sent, by its conversation, until it is known to be stored: sent once more, it has the same key.
+const unsure = new Map();
+let isEntering = false;
 
 // Who is there
 
 async function enter(token) {
+  if (!/^[\x21-\x7e]+$/.test(token)) return leave('A token has no spaces and no special letters.');
+  if (isEntering) return;
+  isEntering = true;
   try {
-    if (!/^[\x21-\x7e]+$/.test(token)) throw new Error('A token has no spaces and no special letters.');
     api = new Api(token);
     const me = await api.json('GET', '/api/me/');
     page.who.textContent = me.email || me.username;
@@ -34,24 +37,35 @@ async function enter(token) {
     await list.read();
     sessionStorage.setItem(TOKEN, token);
     page.token.value = page.refused.textContent = '';
+    page.again.hidden = true;
     shown.state = 'in';
     page.message.focus();
   } catch (error) {
-    leave(error.message);
+    if (error.status === 401) leave(error.message);
+    else showOut(error.message, () => enter(token));
     return;
+  } finally {
+    isEntering = false;
   }
   await open();
 }
 
 function leave(why = '') {
-  reading.abort();
   sessionStorage.removeItem(TOKEN);
+  showOut(why);
+}
+
+/** Ask for a token; or offer to try `again` with the one that is there. */
+function showOut(why, again = null) {
+  reading.abort();
   transcript.clear();
   page.conversations.replaceChildren();
   shown.state = 'out';
   shown.view = 'start';
   page.refused.textContent = why;
-  page.token.focus();
+  page.again.hidden = !again;
+  page.again.onclick = again;
+  (again ? page.again : page.token).focus();
 }
 
 function fail(error) {
@@ -59,11 +73,12 @@ function fail(error) {
   else note(error.message);
 }
 
-/** Say something, with an undo where there is one. */
-function note(text, undo = null) {
+/** Say something, with what can be done about it, if anything. */
+function note(text, act = null, label = 'Undo') {
   page.said.textContent = text;
-  page.undo.hidden = !undo;
-  page.undo.onclick = undo;
+  page.undo.textContent = label;
+  page.undo.hidden = !act;
+  page.undo.onclick = act;
 }
 
 // Which conversation is open
@@ -76,6 +91,7 @@ function show(ref) {
   showList(false);
   list.mark(ref);
   note('');
+  if (unsure.get(ref)?.isLost) giveBack(unsure.get(ref));
 }
 
 /** Open what the address names, and watch the reply that is being written, if one is. */
@@ -110,14 +126,17 @@ async function readBack(signal) {
 }
 
 function showRunning(running) {
-  const hadFocus = document.activeElement === page.stop;
+  const [from, to] = running ? [page.send, page.stop] : [page.stop, page.message];
+  const hadFocus = document.activeElement === from;
   shown.running = running;
   page.stop.hidden = !running;
   page.send.hidden = running;
-  if (hadFocus && !running) page.message.focus();
+  if (hadFocus) to.focus();
 }
 
+/** On a phone the list covers the rest. */
 function showList(isShown) {
+  if (!isShown && page.list.contains(document.activeElement)) page.menu.focus();
   page.menu.ariaExpanded = String(isShown);
   shown.list = isShown ? 'shown' : 'hidden';
 }
@@ -126,21 +145,24 @@ function showList(isShown) {
 
 async function send(text) {
   if (shown.running === 'true' || !text.trim()) return;
-  const isAgain = unsure?.text === text && unsure.ref === conversation?.ref;
-  unsure = { text, ref: conversation?.ref, key: isAgain ? unsure.key : newKey() };
+  const before = unsure.get(conversation?.ref);
+  const sent = { text, ref: conversation?.ref, key: before?.text === text ? before.key : newKey() };
+  unsure.set(sent.ref, sent);
   note('');
   showRunning(true);
   page.message.value = '';
+  const mine = list;
   await whileOpen(async (signal) => {
     try {
-      if (!conversation) await beginNew(text, signal);
-      transcript.isAtEnd = true;
-      await conversation.say(text, unsure.key, signal);
-      unsure = null;
+      const place = conversation ?? (await beginNew(sent, signal));
+      if (!signal.aborted) transcript.isAtEnd = true;
+      await place.say(sent, signal);
+      settle(sent);
     } catch (error) {
+      if (signal.aborted && mine === list) endElsewhere(sent, error);
       if (signal.aborted) throw error;
       transcript.dropDrafts();
-      page.message.value ||= text;
+      giveBack(sent);
       if (error.code !== 'turn_running') throw error;
       fail(error);
       await conversation.watch(signal);
@@ -149,15 +171,57 @@ async function send(text) {
 }
 
 /** A session of its own first: its address is there before the reply begins. */
-async function beginNew(text, signal) {
+async function beginNew(sent, signal) {
+  const mine = list;
+  const body = { title: brief(sent.text) };
+  const session = await mine.api.json('POST', '/api/sessions/', { body, key: `${sent.key}-session` });
+  const ref = session.session_id;
+  settle(sent);
+  sent.ref = ref;
+  if (mine === list) {
+    unsure.set(ref, sent);
+    list.put(session);
+  }
+  if (signal.aborted) return new Conversation(mine.api, ref, transcript, { showRunning() {}, note() {} });
+  history.pushState(null, '', `#${ref}`);
+  show(ref);
+  return conversation;
+}
+
+function brief(text) {
   const words = text.trim().replace(/\s+/g, ' ');
-  const title = words.length > TITLE_LENGTH ? `${words.slice(0, TITLE_LENGTH).replace(/ \S*$/, '')}...` : words;
-  const session = await api.json('POST', '/api/sessions/', { body: { title }, key: `${unsure.key}-session` });
-  list.put(session);
-  signal.throwIfAborted();
-  unsure.ref = session.session_id;
-  history.pushState(null, '', `#${session.session_id}`);
-  show(session.session_id);
+  return words.length > TITLE_LENGTH ? `${words.slice(0, TITLE_LENGTH).replace(/ \S*$/, '')}...` : words;
+}
+
+/** It is known to be stored. */
+function settle(sent) {
+  if (unsure.get(sent.ref) === sent) unsure.delete(sent.ref);
+}
+
+/** Put words that were not sent before those that were written since. */
+function giveBack(sent) {
+  sent.isLost = false;
+  page.message.value = [sent.text, page.message.value].filter(Boolean).join('\n\n');
+}
+
+/** What was sent has an end, and people have gone elsewhere meanwhile. Words that were not sent wait where they
+ * were written. */
+function endElsewhere(sent, error) {
+  const isHere = conversation?.ref === sent.ref;
+  if (sent.isTaken) {
+    settle(sent);
+    if (isHere && shown.running !== 'true') open();
+    else if (list.find(sent.ref)) list.refresh(sent.ref).catch(fail);
+    return;
+  }
+  sent.isLost = true;
+  unsure.set(sent.ref, sent);
+  if (isHere) giveBack(sent);
+  const what = error instanceof Problem ? `was not sent. ${error.message}` : 'may not have been sent.';
+  const goThere = () => {
+    location.hash = sent.ref ?? '';
+  };
+  note(`“${brief(sent.text)}” ${what}`, isHere ? null : goThere, 'Go there');
 }
 
 async function rename(session, title) {
@@ -213,15 +277,29 @@ page.earlier.onclick = async () => {
   const below = page.pane.scrollHeight - page.pane.scrollTop;
   await readBack(reading.signal).catch(fail);
   page.pane.scrollTop = page.pane.scrollHeight - below;
+  if (page.earlier.hidden) page.pane.focus();
 };
 page.demo.hidden = !demo;
 page.demo.onclick = () => enter(demo);
-page.leave.onclick = () => leave();
+page.leave.onclick = () => {
+  unsure.clear();
+  page.message.value = '';
+  list = null;
+  leave();
+};
 page.menu.onclick = () => showList(page.menu.ariaExpanded !== 'true');
+// No other conversation is opened by it, which would hide the list.
+page.conversations.onclick = ({ target }) => target.closest('[aria-current]') && showList(false);
 page.stop.onclick = stop;
-page.starters.onclick = ({ target }) => target.matches('button') && send(target.textContent);
+// An Enter that is held down on Send is no wish to stop.
+page.stop.onkeydown = (event) => event.repeat && event.preventDefault();
+page.starters.onclick = ({ target }) => {
+  if (!target.matches('button')) return;
+  page.message.focus();
+  send(target.textContent);
+};
 document.onkeydown = (event) => {
-  if (event.key !== 'Escape') return;
+  if (event.key !== 'Escape' || event.isComposing) return;
   if (page.menu.ariaExpanded === 'true') showList(false);
   else stop();
 };

@@ -10,6 +10,7 @@ const MARKERS = {
   interrupted: (name) => `${name} was interrupted`,
   failed: (name) => `${name} failed`,
 };
+const FENCE = /(?<![^\n])```[^\n`]*(?:\n|$)/;
 
 export class Transcript {
   entries = [];
@@ -114,11 +115,22 @@ export class Transcript {
 
 const rank = ({ row }) => row.position ?? Number.MAX_SAFE_INTEGER;
 
-function showText({ row, heard, text, label }) {
+function showText(entry) {
+  const { row, heard, text, label } = entry;
   // What is stored of a running text lags behind what was heard, or is ahead of it: one begins with the other.
   const shown = row.status === 'streaming' && heard.length > row.content.length ? heard : row.content;
-  if (text.textContent !== shown) text.textContent = shown;
+  if (entry.shown !== shown) text.replaceChildren(...blocksOf(shown));
+  entry.shown = shown;
   label.textContent = ['interrupted', 'failed'].includes(row.status) ? row.status : '';
+}
+
+/** A text's paragraphs, and its code between lines of ```, of which the last may still be to come. */
+function blocksOf(text) {
+  return text.split(FENCE).map((part, index, { length }) => {
+    if (index % 2) return Object.assign(document.createElement('pre'), { textContent: part.replace(/\n$/, '') });
+    const words = index ? part.replace(/^\n+/, '') : part;
+    return index < length - 1 ? words.replace(/(?<!\n)\n+$/, '') : words;
+  });
 }
 
 function showMarker({ row, outcome, what, ...parts }) {
