@@ -32,6 +32,8 @@ PORT = 8899
 SECONDS = 10
 PER_SECOND = 10
 RAMP_SECONDS = 10
+PLAIN_SECONDS = 0.05
+PAGE = 50
 SWEEP_SECONDS = 0.5
 PATIENCE_SECONDS = 90
 
@@ -100,7 +102,7 @@ class Plain:
             answer.read()
             self.times.append(time.perf_counter() - started)
             self.errors += answer.status != HTTPStatus.OK
-            time.sleep(0.01)
+            time.sleep(PLAIN_SECONDS)
 
 
 def ask(token: str) -> Client:
@@ -162,9 +164,20 @@ def percentile(times: list[float], percent: int) -> float:
     return quantiles(times, n=100)[percent - 1] * 1000 if len(times) > 1 else float("nan")
 
 
+def fill_page(token: str) -> None:
+    """As many sessions as a page of the list holds: it is as long before the streams as beside them."""
+    link = HTTPConnection("127.0.0.1", PORT, timeout=30)
+    for _ in range(PAGE):
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        link.request("POST", "/api/sessions/", b"{}", headers)
+        link.getresponse().read()
+    link.close()
+
+
 def measure(token: str, master: int, streams: int) -> None:
+    fill_page(token)
     alone, beside = Plain(token), Plain(token)
-    for plain, seconds in ((alone, 5), (beside, 0)):
+    for plain, seconds in ((alone, 10), (beside, 0)):
         thread = threading.Thread(target=plain.run, daemon=True)
         thread.start()
         if plain is alone:
@@ -197,6 +210,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=700, help="in each of the two workers")
     parser.add_argument("--pool", type=int, default=10, help="connections of each worker")
+    parser.add_argument("--no-affinity", action="store_false", dest="affinity")
     options = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -208,6 +222,7 @@ def main() -> None:
         "WEB_THREADS": str(options.threads),
         "DB_POOL_MAX": str(options.pool),
         "DB_POOL_TIMEOUT": "5",
+        "WEB_CPU_AFFINITY": str(options.affinity),
         "LOG_LEVEL": "WARNING",
         "ASSISTANT": "benchmarks.chat_streams.TenASecond",
     }

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
+from collections import Counter
 from typing import Any
 
 from django.utils.module_loading import import_string
+from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
@@ -33,6 +36,8 @@ bind = f"{ENVIRONMENT.host}:{ENVIRONMENT.port}"
 worker_class = "gthread"
 workers = ENVIRONMENT.web_workers
 threads = ENVIRONMENT.web_threads
+# Each worker takes this many more than it has threads for; they wait, or are kept alive.
+worker_connections = threads + 1000
 # No preload: a connection pool opened before the fork would be shared by processes and break.
 keepalive = 5
 # The longest that gunicorn has: filters of 255 characters each, percent-encoded, make long lines.
@@ -42,9 +47,19 @@ limit_request_field_size = 16384
 control_socket_disable = True
 
 
+def pre_fork(server: Arbiter, worker: Worker) -> None:
+    """WEB_CPU_AFFINITY: each worker gets the processor that the fewest others have. Threads of one process take
+    turns at Python's lock; on several processors most of the time goes into waking each other up."""
+    if ENVIRONMENT.web_cpu_affinity and hasattr(os, "sched_getaffinity"):
+        taken = Counter(other.processor for other in server.WORKERS.values())
+        worker.processor = min(sorted(os.sched_getaffinity(0)), key=taken.__getitem__)
+
+
 def post_worker_init(worker: Worker) -> None:
     """Each worker keeps its own turns from its start on. Not `chatstore.wsgi` does this: it is imported elsewhere,
     too. By name, since the keeper stands on models, which Django has only in the worker."""
+    if hasattr(worker, "processor"):
+        os.sched_setaffinity(0, {worker.processor})
     import_string("conversations.chat.keeper.keep_this_process")()
     # What is loaded by now stays: the garbage collector need not walk through it again and again, nor after every
     # 700 new objects, while a thousand streams wait.

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F
+from django.db.models.expressions import Combinable
 from django.db.models.functions import Greatest
 from django.utils import timezone
 
@@ -158,7 +159,11 @@ def same_json(one: Any, other: Any) -> bool:
 def write_session(row: Session, **values: Any) -> None:
     """Write columns of a locked session and raise its version; `row` is brought up to date."""
     Session.objects.filter(pk=row.pk).update(**values, version=F("version") + 1)
-    row.refresh_from_db(fields=[*values, "version"])
+    row.version += 1
+    for name, value in values.items():
+        setattr(row, name, value)
+    if computed := [name for name, value in values.items() if isinstance(value, Combinable)]:
+        row.refresh_from_db(fields=computed)
 
 
 # Messages
@@ -351,7 +356,8 @@ def write_message(
 
     Addressed by (session, id) and never saved whole, so that it can be routed on a cluster (design 3.7).
     """
-    write_session(session, tokens=F("tokens") + added_tokens, message_count=F("message_count") + added_count)
+    counters = {"tokens": added_tokens, "message_count": added_count}
+    write_session(session, **{name: F(name) + added for name, added in counters.items() if added})
     now = timezone.now()
     written = {**values, "version": session.version, "updated_at": max(row.updated_at, now)}
     Message.objects.filter(session=session, pk=row.pk).update(**written)

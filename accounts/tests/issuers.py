@@ -14,6 +14,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.utils import base64url_encode
 
+from accounts.authentication import issuer_keys
 from chatstore.environment import OidcIssuer
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -109,6 +110,7 @@ def issuing(key: Any = None) -> Iterator[Issuer]:
         def log_message(self, *args: Any) -> None:
             """Quiet."""
 
+    issuer_keys.KEYS.clear()  # A port may be given again; what is remembered is of its last issuer.
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     issuer = Issuer(server.server_port, key)
     thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)

@@ -80,15 +80,15 @@ class RunningTurn:
         """Store one event and tell it; False where the turn is over."""
         with self.writing:
             if self.status is None:
-                self.know_trace(storable(event.trace_id or "")[:255])
+                if event.trace_id and self.trace_id is None:
+                    self.know_trace(storable(event.trace_id)[:255])
                 HANDLERS[type(event)](self, event)
             return self.status is None
 
     def know_trace(self, trace_id: str) -> None:
         """The first one counts for the whole turn, the user's message included."""
-        if trace_id and self.trace_id is None:
-            self.trace_id = trace_id
-            written(lambda: records.trace_question(self.turn, trace_id))
+        self.trace_id = trace_id
+        written(lambda: records.trace_question(self.turn, trace_id))
 
     def on_text(self, event: TextDelta) -> None:
         said = storable(event.content)

@@ -13,9 +13,9 @@ from pytest_django import Settings
 from chatstore.environment import BASE_DIR
 from chatstore.tests.serving import fetch, own_database_url, serving
 from conftest import Caller
-from conversations.chat import records, sse, stored, views
+from conversations.chat import sse, views
 from conversations.chat.assistants import Echo
-from conversations.models import Message, Session, Turn
+from conversations.models import Message, Session
 from conversations.tests import chat_clients
 from conversations.tests.chat_clients import (
     NOT_FOUND,
@@ -183,25 +183,6 @@ def test_there_is_one_way_to_answer_with_a_stream() -> None:
     ]
     users = [path.name for path in product if "StreamingHttpResponse" in names_in(ast.parse(path.read_text()))]
     assert users == ["sse.py"]
-
-
-# Streams whose turn is lost
-
-
-def test_a_lost_turn_is_told_as_interrupted(session: Session) -> None:
-    """Joined from here, where its worker is gone. A lease that is late is not the end: its worker may renew it."""
-    turn = records.begin(session, "Hello", "gone:1:x", None).turn
-    Turn.objects.update(lease_until=turn.started_at)
-    watched = stored.watch(turn, 0)
-    assert [next(watched), next(watched)] == [[], []]
-    records.settle()
-    assert [types(fresh) for fresh in watched] == [["error"]]
-
-
-def test_a_turn_that_is_purged_is_told_as_interrupted(session: Session) -> None:
-    turn = records.begin(session, "Hello", "there:1:x", None).turn
-    Turn.objects.filter(pk=turn.pk).delete()
-    assert [types(fresh) for fresh in stored.watch(turn, 1)] == [["error"]]
 
 
 # A front end as people have them

@@ -9,12 +9,13 @@ import pytest
 from django.utils import timezone
 
 from conftest import Caller, new_session, row
+from conversations.chat import records, stored
 from conversations.chat.assistants import Asked
 from conversations.chat.keeper import KEEPER, Keeper
 from conversations.chat.turn import RunningTurn
 from conversations.models import Message, Session, Turn
 from conversations.tests import chat_clients
-from conversations.tests.chat_clients import begun, body_of, in_thread, rows, wait_until
+from conversations.tests.chat_clients import begun, body_of, in_thread, rows, types, wait_until
 from conversations.tests.scripted import GATE, Scripted, gate, message, script, text, tool, tool_done
 from conversations.tests.turns import begin, expire, locked_elsewhere, say
 
@@ -76,3 +77,24 @@ def test_a_reply_whose_session_is_deleted_meanwhile_is_404(alice: Caller, sessio
 def test_a_stream_has_no_head(alice: Caller, session: Session) -> None:
     """Its answer would have no body, and so no end."""
     assert alice.send("HEAD", f"/api/sessions/{session.pk}/events/").status_code == 405
+
+
+# Streams whose turn is lost
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_lost_turn_is_told_as_interrupted(session: Session) -> None:
+    """Joined from here, where its worker is gone. A lease that is late is not the end: its worker may renew it."""
+    turn = records.begin(session, "Hello", "gone:1:x", None).turn
+    Turn.objects.update(lease_until=turn.started_at)
+    watched = stored.watch(turn, 0)
+    assert [next(watched), next(watched)] == [[], []]
+    records.settle()
+    assert [types(fresh) for fresh in watched] == [["error"]]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_turn_that_is_purged_is_told_as_interrupted(session: Session) -> None:
+    turn = records.begin(session, "Hello", "there:1:x", None).turn
+    Turn.objects.filter(pk=turn.pk).delete()
+    assert [types(fresh) for fresh in stored.watch(turn, 1)] == [["error"]]

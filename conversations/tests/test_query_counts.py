@@ -164,7 +164,7 @@ def test_changing_nothing_writes_nothing(
 def test_deleting_and_restoring_a_session(
     alice: Caller, session: Session, django_assert_num_queries: Counted
 ) -> None:
-    with django_assert_num_queries(TOKEN + 1 + SAVEPOINT + 4):
+    with django_assert_num_queries(TOKEN + 1 + SAVEPOINT + 3):
         assert alice.delete(f"/api/sessions/{session.pk}/").status_code == 204
     with django_assert_num_queries(TOKEN + 1 + SAVEPOINT + 3):
         assert alice.post(f"/api/sessions/{session.pk}/restore/").status_code == 200

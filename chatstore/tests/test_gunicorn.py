@@ -1,0 +1,46 @@
+"""What the workers of gunicorn do before they serve."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from chatstore import gunicorn
+from chatstore.settings import ENVIRONMENT
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture
+def affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = ENVIRONMENT.model_copy(update={"web_cpu_affinity": True})
+    monkeypatch.setattr(gunicorn, "ENVIRONMENT", chosen)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 5, 7}, raising=False)
+
+
+def forked(workers: dict[int, Any]) -> Any:
+    worker = SimpleNamespace()
+    gunicorn.pre_fork(SimpleNamespace(WORKERS=workers), worker)
+    return worker
+
+
+def test_each_worker_gets_a_processor_of_its_own(affinity: None) -> None:
+    workers: dict[int, Any] = {}
+    for pid in range(4):
+        workers[pid] = forked(workers)
+    assert [worker.processor for worker in workers.values()] == [2, 5, 7, 2]
+
+
+def test_a_new_worker_takes_the_processor_of_the_one_that_is_lost(affinity: None) -> None:
+    workers: dict[int, Any] = {}
+    for pid in range(3):
+        workers[pid] = forked(workers)
+    del workers[1]
+    assert forked(workers).processor == 5
+
+
+def test_without_the_setting_the_system_chooses() -> None:
+    assert not hasattr(forked({}), "processor")
