@@ -18,7 +18,7 @@ from conversations.models import Message, Session
 from conversations.tests import test_browser
 from conversations.tests.scripted_playground import ANSWER, FOUND, OPENING, SEPARATED, SPAN, TRACE
 
-pytestmark = [pytest.mark.browser, pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.once, pytest.mark.django_db(transaction=True)]
 
 browser = test_browser.browser
 ASSISTANT = "conversations.tests.scripted_playground.Slow"
