@@ -279,7 +279,7 @@ def test_an_end_comes_after_its_rows(alice: Caller, session: Session) -> None:
     turn = begin(session)
     page = Page(alice, session)
     reply = say(turn)
-    to_do = [lambda: complete(turn, reply, content="Well"), lambda: end(turn)]
+    to_do: list[Callable[[], object]] = [lambda: complete(turn, reply, content="Well"), lambda: end(turn)]
 
     def between(execute: Callable[..., Any], sql: str, *args: Any) -> Any:
         if 'FROM "conversations_turn"' in sql:
