@@ -78,8 +78,8 @@ class Environment(BaseSettings):
     )
     web_cpu_affinity: bool = Field(
         False,
-        description="Keep each worker on one processor: a third less work where many stream at once. For a machine"
-        " that serves little else; Linux only.",
+        description="Keep each worker on one processor: over a quarter less work where many stream at once. For a"
+        " machine that serves little else; Linux only.",
     )
     allowed_hosts: CommaSeparated = Field(
         ("localhost", "127.0.0.1", "[::1]"),

@@ -14,7 +14,6 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 from django.db import OperationalError, connection, transaction
-from django.db.models import Exists
 from django.utils import timezone
 
 from chatstore.http.logs import described
@@ -126,11 +125,8 @@ def complete_row(turn: Turn, row: Message, **fields: Any) -> None:
     """A row of the turn gets its final state: content, tokens, span_id, trace_id. Once more changes nothing."""
     with transaction.atomic():
         session = services.locked(turn.session)
-        open_row = Message.objects.filter(session=session, pk=row.pk, status=Message.Status.STREAMING)
-        is_open = running_here(turn).values_list(Exists(open_row), flat=True).first()
-        if is_open is None:
-            raise TurnLost
-        if is_open:
+        still_held(turn)
+        if Message.objects.filter(session=session, pk=row.pk, status=Message.Status.STREAMING).exists():
             added = fields.get("tokens", 0)
             services.write_message(session, row, added_tokens=added, status=Message.Status.COMPLETE, **fields)
 

@@ -18,8 +18,9 @@ from django.db import connection
 from chatstore.tests.serving import fetch, own_database_url, serving
 from conftest import Caller, new_session
 from conversations.models import Message, Session, Turn
-from conversations.tests.chat_clients import Stream, text_of, types
+from conversations.tests.chat_clients import Stream, text_of, types, wait_until
 from conversations.tests.scripted import SCRIPTED, Step, flood, paced, pause, script, text, tool, tool_done
+from conversations.tests.turns import is_exact
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 
@@ -55,13 +56,6 @@ def server(django_db_setup: None) -> Iterator[int]:
         yield port
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, "It does not come about."
-        time.sleep(0.05)
-
-
 def nothing_runs() -> bool:
     return not Turn.objects.running().exists()
 
@@ -77,15 +71,6 @@ def stored_text(session: Session) -> str:
 
 def markers(session: Session) -> Counter[str]:
     return Counter(Message.objects.filter(session=session, role="tool_call").values_list("status", flat=True))
-
-
-def is_exact(session: Session) -> bool:
-    """Whether positions have no gaps, the counter equals a recount, and the newest change is the session's."""
-    row, messages = Session.objects.get(pk=session.pk), Message.objects.filter(session=session)
-    positions = list(messages.order_by("position").values_list("position", flat=True))
-    assert positions == [*range(1, row.last_position + 1)]
-    assert row.message_count == len(positions)
-    return bool(row.version == max(messages.values_list("version", flat=True)))
 
 
 # Clients that leave
@@ -114,7 +99,7 @@ def test_a_client_that_leaves_after_any_event_changes_nothing(
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         streams = list(pool.map(watch, range(len(STORY))))
-    wait_until(nothing_runs)
+    wait_until(nothing_runs, 30)
     for stream in streams:
         stream.close()
     assert statuses() == {"complete": 40}
@@ -129,7 +114,7 @@ def test_a_client_that_does_not_read_does_not_hold_up_its_turn(alice: Caller, se
     session = new_session(alice)
     body = {"message": script(flood(piece, 80)), "conversation_id": session.pk}
     stream = Stream(server, alice, body, buffer=1024)
-    wait_until(nothing_runs)
+    wait_until(nothing_runs, 30)
     stream.reset()
     assert statuses() == {"complete": 1}
     assert stored_text(session) == piece * 80
@@ -157,11 +142,11 @@ def test_a_killed_worker_leaves_what_had_been_said_a_second_before(alice: Caller
             streams.append(Stream(port, alice, body))
             pool.submit(streams[-1].until_lost)
             time.sleep(0.2)
-        wait_until(lambda: len(streams[-1].seen) >= 4)
+        wait_until(lambda: len(streams[-1].seen) >= 4, 30)
         assert statuses() == {"running": 14}
         killed_at = time.monotonic()
         os.kill(worker_pid(), signal.SIGKILL)
-        wait_until(nothing_runs)
+        wait_until(nothing_runs, 30)
         for session, stream in zip([*long, *stories], streams, strict=True):
             is_the_truth(session, scripts[session.pk], stream, killed_at)
         answers = [Stream(port, alice, {"message": "Hello", "conversation_id": s.pk}).rest() for s in stories]
@@ -198,7 +183,7 @@ def test_a_shutdown_finishes_what_it_can_and_marks_the_rest(alice: Caller) -> No
             streams = list(pool.map(lambda body: Stream(port, alice, body), bodies))
             for stream in streams:
                 pool.submit(stream.until_lost)
-            wait_until(lambda: all(stream.seen for stream in streams))
+            wait_until(lambda: all(stream.seen for stream in streams), 30)
             assert statuses() == {"running": 50}
             ended_at = time.monotonic()
         assert time.monotonic() - ended_at < 30
@@ -247,7 +232,7 @@ def test_forty_replies_at_once_need_no_more_than_four_connections(alice: Caller)
         streams = list(pool.map(lambda _: Stream(port, alice, {"message": said}), range(30)))
         sent = json.dumps({"message": script(text("One "), pause(4), text("two"))})
         waiting = [pool.submit(fetch, port, "POST", "/api/chat", sent, **headers) for _ in range(10)]
-        wait_until(lambda: Message.objects.filter(role__in=["tool_call", "assistant"]).count() == 30 + 40)
+        wait_until(lambda: Message.objects.filter(role__in=["tool_call", "assistant"]).count() == 30 + 40, 30)
         seen = []
         for _ in range(10):
             seen.append(states("four"))

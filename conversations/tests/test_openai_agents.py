@@ -33,7 +33,7 @@ from conversations.chat.assistants import (
     ToolCallCompleted,
     ToolCallStarted,
 )
-from conversations.tests.chat_clients import Stream, text_of, types
+from conversations.tests.chat_clients import Stream, text_of, types, wait_until
 from conversations.tests.openai_server import ANSWER, PREFACE, ModelServer, model_serving
 
 pytest.importorskip("agents", reason="needs requirements-openai-agents.txt")
@@ -173,13 +173,6 @@ def kinds(events: list[Event]) -> list[type[Event]]:
 def one(events: list[Event], kind: type[Any]) -> Any:
     (found,) = [event for event in events if isinstance(event, kind)]
     return found
-
-
-def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def held() -> tuple[int, int]:

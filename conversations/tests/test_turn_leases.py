@@ -64,10 +64,20 @@ def test_whoever_renews_sees_that_somebody_asked_to_stop(session: Session) -> No
     assert records.renew([running(turn, None)], HERE) == {turn.pk: True}
 
 
-def test_every_write_renews_the_lease(session: Session) -> None:
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda turn, _: say(turn),
+        lambda turn, reply: records.complete_row(turn, reply, content="Well."),
+        lambda turn, _: records.trace_question(turn, "run-1"),
+    ],
+    ids=["adds", "completes", "traces"],
+)
+def test_every_write_renews_the_lease(session: Session, write: Callable[[Turn, Message], Any]) -> None:
     turn = begin(session)
+    reply = say(turn)
     expire(turn)
-    say(turn)
+    write(turn, reply)
     assert Turn.objects.get().lease_until > timezone.now()
 
 
