@@ -10,6 +10,7 @@ import json
 import os
 import re
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -25,6 +26,7 @@ Name = Annotated[str, Field(min_length=1)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 SessionField = Literal["id", "token", "userId", "expiresAt"]
 UserField = Literal["id", "name", "email", "emailVerified", "banned", "banExpires"]
+TraceKind = Literal["hex", "uuid", "openai", "other"]
 
 
 class OidcIssuer(BaseModel):
@@ -219,6 +221,18 @@ class Environment(BaseSettings):
     max_content_bytes: int = Field(
         1024 * 1024, ge=1, le=4 * 1024 * 1024, description="The largest message content, in UTF-8 bytes."
     )
+    trace_url_templates: Annotated[tuple[tuple[TraceKind, str], ...], NoDecode] = Field(
+        (),
+        description="Where the tracing system shows a trace, for the links of staff: a JSON object of addresses "
+        "by the kind of the trace id, `hex` (32 hex digits), `uuid`, `openai` (`trace_` and 32 hex digits), "
+        "`other`. In the path or query stand `{trace_id}`, `{trace_id_hex}` (not for `other`) and `{span_id}`.",
+    )
+
+    access_reason_required: bool = Field(
+        False,
+        description="Staff say why before they read or export a conversation; the access log keeps it "
+        "(docs/admin.md).",
+    )
 
     @field_validator("allowed_hosts", "csrf_trusted_origins", "cors_origins", mode="before")
     @classmethod
@@ -260,6 +274,23 @@ class Environment(BaseSettings):
             raise ValueError("must say a column for each field: userId=user_id,expiresAt=expires_at")
         return value
 
+    @field_validator("trace_url_templates", mode="before")
+    @classmethod
+    def read_object(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        read = json.loads(value)
+        if not isinstance(read, dict):
+            raise ValueError("must be a JSON object: kinds of trace ids, and an address for each")
+        return tuple(read.items())
+
+    @field_validator("trace_url_templates")
+    @classmethod
+    def must_lead_to_pages(cls, value: tuple[tuple[TraceKind, str], ...]) -> tuple[tuple[TraceKind, str], ...]:
+        for kind, template in value:
+            check_trace_url(kind, template)
+        return value
+
     @field_validator("service_auth_token")
     @classmethod
     def must_fit_in_a_header(cls, value: SecretStr | None) -> SecretStr | None:
@@ -297,6 +328,23 @@ class Environment(BaseSettings):
     @property
     def is_development(self) -> bool:
         return self.env == "development"
+
+
+def check_trace_url(kind: str, template: str) -> None:
+    """ValueError where `template` is no address of a web page, or where an id could choose its host."""
+    try:
+        fields = [field[1:] for field in Formatter().parse(template) if field[1] is not None]
+        parts = urlsplit(template)
+        host = parts.hostname
+    except ValueError:
+        raise ValueError(f"{kind}: the address cannot be read") from None
+    known = {"trace_id", "span_id"} if kind == "other" else {"trace_id", "trace_id_hex", "span_id"}
+    if any(name not in known or spec or conversion for name, spec, conversion in fields):
+        raise ValueError(f"{kind}: knows {', '.join(f'{{{name}}}' for name in sorted(known))} and no other braces")
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError(f"{kind}: must begin with http:// or https:// and a host")
+    if "{" in parts.netloc:
+        raise ValueError(f"{kind}: ids stand in the path or the query, after the host")
 
 
 # Options of the async drivers' own that libpq would refuse.

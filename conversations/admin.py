@@ -11,16 +11,24 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.admin.utils import flatten_fieldsets
 from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
 from django.db.models import F, Q, QuerySet
-from django.http import HttpRequest
-from django.urls import reverse
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.views.decorators.http import require_safe
 
 from accounts.models import User
 from chatstore.bounded_admin import BoundedAdmin, BoundedChangeList, ReadOnly
 from chatstore.ids import row_id_of, uuid_of
-from conversations.models import Message, Session, Turn
+from conversations.models import AccessRecord, Message, Session, Turn
+from conversations.staff import access
+from conversations.staff.powers import SessionPowers
+from conversations.staff.transcript import Transcript
 
 
 def as_sent(text: str) -> SafeString:
@@ -39,17 +47,26 @@ class StoredAdmin(ReadOnly, BoundedAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         return flatten_fieldsets(self.fieldsets or [])
 
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Django says "no action selected" to whoever asks by hand for an action that is not offered to them."""
+        offered = self.get_actions(request) if request.method == "POST" else {}
+        for action in request.POST.getlist("action"):
+            if action and action not in offered:
+                access.refuse(request, action if action in (self.actions or ()) else "unknown")
+        return super().changelist_view(request, extra_context)
+
     @admin.display(description="metadata")
     def metadata_as_json(self, row: Session | Message) -> SafeString | None:
         return as_json(row.metadata)
 
 
 @admin.register(Session)
-class SessionAdmin(StoredAdmin):
+class SessionAdmin(SessionPowers, StoredAdmin):
     list_display = (
         "id",
         "session_id",
         "title",
+        "transcript_link",
         "owner",
         "workspace_id",
         "message_count",
@@ -64,7 +81,10 @@ class SessionAdmin(StoredAdmin):
         "Exact: a session's id or UUID; or its owner's public id, user name, or email address in any case."
     )
     fieldsets = (
-        (None, {"fields": ("id", "session_id", "messages_link", "title", "owner", "workspace")}),
+        (
+            None,
+            {"fields": ("id", "session_id", "transcript_link", "messages_link", "title", "owner", "workspace")},
+        ),
         ("What it is about", {"fields": ("pocket", "group", "agent", "metadata_as_json")}),
         ("Counters", {"fields": ("message_count", "tokens", "last_position", "version")}),
         ("Times", {"fields": ("created_at", "updated_at", "last_activity", "deleted_at")}),
@@ -90,6 +110,41 @@ class SessionAdmin(StoredAdmin):
     def messages_link(self, session: Session) -> SafeString:
         url = reverse("admin:conversations_message_changelist", query={"session": session.pk})
         return format_html('<a href="{}">Messages of this session</a>', url)
+
+    @admin.display(description="transcript")
+    def transcript_link(self, session: Session) -> SafeString:
+        url = reverse("admin:conversations_session_transcript", args=[session.pk])
+        return format_html('<a href="{}">Transcript</a>', url)
+
+    def get_urls(self) -> list[URLPattern]:
+        # cacheable: the page says itself that nobody stores it.
+        view = self.admin_site.admin_view(self.transcript, cacheable=True)
+        return [
+            path("<str:object_id>/transcript/", view, name="conversations_session_transcript"),
+            *super().get_urls(),
+        ]
+
+    @method_decorator(require_safe)
+    def transcript(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """A session as one reads it. What a message says is shown only to who may view messages."""
+        if not (self.has_view_permission(request) and request.user.has_perm("conversations.view_message")):
+            raise PermissionDenied
+        rows = Session.objects.select_related("owner", "workspace").defer("metadata", "owner__password")
+        session = get_object_or_404(rows, pk=row_id_of(object_id))
+        if asking := access.asked_for_reason(request, session):
+            return asking
+        access.record(request, AccessRecord.Action.TRANSCRIPT, session=session)
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": session.title,
+            "session": session,
+            "transcript": Transcript(session, request.GET),
+            "may_view_users": request.user.has_perm("accounts.view_user"),
+            "may_view_workspaces": request.user.has_perm("accounts.view_workspace"),
+        }
+        headers = {"Cache-Control": "private, no-store"}
+        return TemplateResponse(request, "admin/conversations/session/transcript.html", context, headers=headers)
 
 
 class MessageList(BoundedChangeList):
@@ -135,6 +190,15 @@ class MessageAdmin(StoredAdmin):
         Turn.objects.shown([vars(message)] if message else [])
         return message
 
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+        """A message is read here as it is in a transcript: for a reason, and recorded."""
+        message: Message = context["original"]
+        if asking := access.asked_for_reason(request, message.session):
+            return asking
+        detail = f"message {message.pk}"
+        access.record(request, AccessRecord.Action.VIEW, session=message.session, detail=detail)
+        return super().render_change_form(request, context, *args, **kwargs)
+
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         """Newest first; the messages of one session as they were said, which is the order of its index."""
         return ("session_id", "position") if "session" in request.GET else ("-id",)
@@ -160,3 +224,51 @@ class MessageAdmin(StoredAdmin):
     @admin.display(description="content")
     def content_as_sent(self, message: Message) -> SafeString:
         return as_sent(message.content)
+
+
+@admin.register(AccessRecord)
+class AccessRecordAdmin(ReadOnly, BoundedAdmin):
+    """What staff did, for those who look after them: found by person, session and action."""
+
+    list_display = ("id", "created_at", "who", "action", "session_id", "detail", "address", "reason")
+    list_select_related = ("user",)
+    list_defer = ("user__password",)
+    exact_filters = {
+        "user_public_id": uuid_of,
+        "session_id": row_id_of,
+        "action": {str(action): True for action in AccessRecord.Action}.get,
+    }
+    search_fields = ("user", "session_id")
+    search_help_text = (
+        "Exact: a session's id or UUID; or a public id, user name, or email address in any case of who did it."
+    )
+    fields = ("id", "created_at", "who", "user_public_id", "action", "session_link", "session_uuid", "detail",
+              "address", "reason")  # fmt: skip
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return self.fields
+
+    def search(self, request: HttpRequest, queryset: QuerySet[AccessRecord], term: str) -> QuerySet[AccessRecord]:
+        """A session that is purged is still found by its id, a person who is erased by their public id."""
+        people: list[Any] = list(
+            User.objects.filter(pk__in=self.keys_found(request, User, term)).values_list("public_id", flat=True)
+        )
+        if public_id := uuid_of(term):
+            people.append(public_id)
+        found = Q(user_public_id__in=people)
+        if row_id := row_id_of(term):
+            found |= Q(session_id=row_id)
+        if session_uuid := uuid_of(term):
+            found |= Q(session_uuid=session_uuid)
+        return queryset.filter(found)
+
+    @admin.display(description="who")
+    def who(self, record: AccessRecord) -> str:
+        return str(record.user) if record.user else f"{record.user_public_id} (erased)"
+
+    @admin.display(description="session")
+    def session_link(self, record: AccessRecord) -> str | None:
+        if record.session_id is None:
+            return None
+        url = reverse("admin:conversations_session_change", args=[record.session_id])
+        return format_html('<a href="{}">{}</a>', url, record.session_id)

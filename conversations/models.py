@@ -101,6 +101,12 @@ class Session(Retryable):
             # manage.py purge: what has been in the trash longest.
             models.Index(fields=["deleted_at"], name="session_trash", condition=Q(deleted_at__isnull=False)),
         ]
+        # What staff may do beside looking, each for itself (docs/admin.md).
+        permissions = [
+            ("restore_session", "Can restore session"),
+            ("trash_session", "Can move session to trash"),
+            ("export_session", "Can export session"),
+        ]
 
     def __str__(self) -> str:
         return f"session {self.pk} ({self.session_id})"
@@ -277,6 +283,7 @@ class Turn(models.Model):
             # The turns whose worker is lost; those that run are few.
             models.Index(fields=["lease_until"], name="turn_lease", condition=Q(status="running")),
         ]
+        permissions = [("settle_turn", "Can settle turn")]
 
     def __str__(self) -> str:
         return f"turn {self.pk} ({self.status})"
@@ -285,3 +292,57 @@ class Turn(models.Model):
     def is_lost(self) -> bool:
         """Whether it is said to run, and its worker has not said so for too long."""
         return self.status == self.Status.RUNNING and self.lease_until <= timezone.now()
+
+
+class AccessRecord(models.Model):
+    """What a member of staff did with other people's conversations. Written once, never changed, never deleted.
+
+    It points at nothing that a purge removes, and outlives the person who acted: their public id stays. It holds
+    ids, and the reason that they gave; never a message's words.
+    """
+
+    class Action(models.TextChoices):
+        TRANSCRIPT = "transcript"
+        SEARCH = "search"
+        EXPORT = "export"
+        RESTORE = "restore"
+        TRASH = "trash"
+        SETTLE = "settle"
+        VIEW = "view"
+
+    user = models.ForeignKey(User, models.SET_NULL, null=True, related_name="+", db_index=False)
+    user_public_id = models.UUIDField()
+    action = models.CharField(max_length=16, choices=Action)
+    # No foreign key: a purge must not have to look here, nor take the record along.
+    session_id = models.BigIntegerField(null=True)
+    session_uuid = models.UUIDField(null=True)
+    detail = models.CharField(max_length=255, blank=True, help_text="What was searched for, or in which form.")
+    address = models.CharField(max_length=64, help_text="Where it came from; of IPv6 the network.")
+    reason = models.CharField(max_length=255, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        default_permissions = ("view",)
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(action__in=["transcript", "search", "export", "restore", "trash", "settle", "view"]),
+                name="access_action",
+            ),
+        ]
+        indexes = [
+            # The admin's ?user_public_id= and its search for a person, newest first.
+            models.Index(fields=["user_public_id", "-id"], name="access_of_person"),
+            # manage.py eraseuser: the records that point at the account, which let go of it.
+            models.Index(fields=["user"], name="access_of_user", condition=Q(user__isnull=False)),
+            # The admin's ?session_id= and its search for a session, newest first.
+            models.Index(
+                fields=["session_id", "-id"], name="access_of_session", condition=Q(session_id__isnull=False)
+            ),
+            # The admin's search for a session by its UUID, also after a purge.
+            models.Index(fields=["session_uuid"], name="access_of_uuid", condition=Q(session_uuid__isnull=False)),
+            # The admin's ?action=, newest first: some are rare among very many others.
+            models.Index(fields=["action", "-id"], name="access_of_action"),
+        ]
+
+    def __str__(self) -> str:
+        return f"access record {self.pk} ({self.action})"

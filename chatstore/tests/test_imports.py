@@ -19,7 +19,13 @@ HTTP = {*GROUND, "chatstore.http"}
 MODELS = {"accounts.models", "conversations.models"}
 STORE = {*MODELS, "conversations.services", "conversations.shapes"}
 
-ROUTES = {"accounts.urls", "conversations.api.urls", "conversations.chat.urls", "conversations.front"}
+ROUTES = {
+    "accounts.urls",
+    "conversations.api.urls",
+    "conversations.chat.urls",
+    "conversations.front",
+    "conversations.staff",
+}
 
 # Each room and the rooms that it may import, itself always among them. A module is in the room with the
 # longest name that its own begins with. The wings api, chat and staff know nothing of each other.
