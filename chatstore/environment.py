@@ -204,6 +204,12 @@ class Environment(BaseSettings):
     max_sessions_per_user: int | None = Field(
         None, ge=1, description="Live sessions a user may own; one more is answered 400. Not set: no limit."
     )
+    purge_after_days: int | None = Field(
+        None,
+        ge=0,
+        le=36_500,
+        description="Days in the trash after which `manage.py maintain` deletes for good. Not set: never.",
+    )
     assistant: str = Field(
         "conversations.chat.assistants.Echo",
         pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$",

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from accounts.models import Membership, Retryable, User, Workspace
 from chatstore.ids import new_uuid, row_id_of, uuid_of
+from chatstore.indexes import TimeIndex
 
 DEFAULT_TITLE = "New Chat"
 
@@ -212,6 +213,8 @@ class Message(Retryable):
                 condition=Q(span_id__isnull=False),
                 opclasses=["varchar_pattern_ops"],
             ),
+            # The messages of some days: manage.py rollup, today's usage, and the admin's ?day=.
+            TimeIndex(fields=["created_at"], name="message_time", autosummarize=True, pages_per_range=32),
         ]
 
     def __str__(self) -> str:
@@ -346,3 +349,87 @@ class AccessRecord(models.Model):
 
     def __str__(self) -> str:
         return f"access record {self.pk} ({self.action})"
+
+
+class Usage(models.Model):
+    """What was said on a UTC day, by whom, where and in which role: the roll-up of messages (usage.py).
+
+    Deleted messages count: what was used is not less for that. `agent` and `tool_name` are empty where there is
+    none; calls of tools alone have a `tool_name`.
+    """
+
+    day = models.DateField()
+    workspace = models.ForeignKey(
+        Workspace, models.CASCADE, to_field="public_id", related_name="+", db_index=False
+    )
+    owner = models.ForeignKey(User, models.CASCADE, related_name="+", db_index=False)
+    agent = models.CharField(max_length=255, blank=True)
+    role = models.CharField(max_length=16, choices=Message.Role)
+    tool_name = models.CharField(max_length=255, blank=True)
+    messages = models.BigIntegerField()
+    tokens = models.BigIntegerField()
+    interrupted = models.BigIntegerField()
+    failed = models.BigIntegerField()
+    # Each session once a day, in one of the rows that its messages are counted in: so they can be added up.
+    sessions = models.BigIntegerField()
+
+    class Meta:
+        default_permissions = ()
+        constraints = [
+            # Also the index for a range of days.
+            models.UniqueConstraint(
+                fields=["day", "workspace", "owner", "agent", "role", "tool_name"], name="usage_once"
+            ),
+        ]
+        indexes = [
+            # The usage of one person; manage.py eraseuser.
+            models.Index(fields=["owner", "day"], name="usage_of_owner"),
+            # The dashboard of one workspace; a workspace that is removed.
+            models.Index(fields=["workspace", "day"], name="usage_of_workspace"),
+        ]
+
+    def __str__(self) -> str:
+        return f"usage {self.pk} ({self.day})"
+
+
+class UsageMark(models.Model):
+    """A UTC day whose messages changed after it may have been counted. Any number of marks for a day, so that
+    nobody who writes one waits for another."""
+
+    day = models.DateField()
+
+    class Meta:
+        default_permissions = ()
+        indexes = [
+            # manage.py rollup: the marks of the days that it counts.
+            models.Index(fields=["day"], name="usagemark_day"),
+        ]
+
+    def __str__(self) -> str:
+        return f"mark {self.pk} ({self.day})"
+
+
+class UsageState(models.Model):
+    """One row: how far usage has been rolled up, and when that was done last."""
+
+    rolled_through = models.DateField(null=True)
+    rolled_at = models.DateTimeField(null=True)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"usage through {self.rolled_through}"
+
+
+class Maintenance(models.Model):
+    """One row: who is at work on `manage.py maintain`, and until when others leave it alone."""
+
+    holder = models.CharField(max_length=64, blank=True)
+    lease_until = models.DateTimeField(null=True)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"maintenance ({self.holder or 'nobody'})"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django.db import transaction
 from django.db.models import QuerySet, Sum
 
+from conversations import usage
 from conversations.models import Message, Session, Turn
 
 SESSIONS_AT_ONCE = 100
@@ -75,6 +76,7 @@ def remove_messages(sessions: Sequence[Session], advance: Advance) -> int:
     """Delete the messages of these locked sessions by statements that stay short."""
     removed = 0
     for messages in portions(sessions):
+        usage.mark(messages.datetimes("created_at", "day", tzinfo=UTC))
         portion = deleted(messages)
         advance(portion)
         removed += portion

@@ -21,9 +21,12 @@ from django.utils import timezone
 
 from accounts.models import User, Workspace
 from chatstore.retries import Retry
+from conversations import usage
 from conversations.models import DEFAULT_TITLE, Message, Session, Turn
 
 AUTO_TITLE_LENGTH: Final = 60
+# What usage is counted by; content, say, is not.
+USED: Final = {"tokens", "tool_name", "status"}
 
 
 class SessionGone(Exception):
@@ -303,8 +306,9 @@ def end_turn(session: Session, turn: Turn, status: str, trace_id: str | None = N
     worker that `turn` names."""
     open_rows = Message.objects.filter(session=session, status=Message.Status.STREAMING)
     now = timezone.now()
-    if open_rows.exists():
+    if times := list(open_rows.values_list("created_at", flat=True)):
         write_session(session)
+        usage.mark(times)
         of_rows = Message.Status.FAILED if status == Turn.Status.FAILED else Message.Status.INTERRUPTED
         open_rows.update(status=of_rows, version=session.version, updated_at=now)
     running = Turn.objects.running().filter(pk=turn.pk, worker=turn.worker)
@@ -361,5 +365,7 @@ def write_message(
     now = timezone.now()
     written = {**values, "version": session.version, "updated_at": max(row.updated_at, now)}
     Message.objects.filter(session=session, pk=row.pk).update(**written)
+    if USED & values.keys() and "deleted_at" not in values:
+        usage.mark([row.created_at])
     for name, value in written.items():
         setattr(row, name, value)

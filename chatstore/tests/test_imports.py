@@ -17,7 +17,7 @@ PACKAGES = ("accounts", "chatstore", "conversations")
 GROUND = {"chatstore.ids", "chatstore.retries"}
 HTTP = {*GROUND, "chatstore.http"}
 MODELS = {"accounts.models", "conversations.models"}
-STORE = {*MODELS, "conversations.services", "conversations.shapes"}
+STORE = {*MODELS, "conversations.services", "conversations.shapes", "conversations.usage"}
 
 ROUTES = {
     "accounts.urls",
@@ -31,6 +31,7 @@ ROUTES = {
 # longest name that its own begins with. The wings api, chat and staff know nothing of each other.
 ROOMS: dict[str, set[str]] = {
     "chatstore.ids": set(),
+    "chatstore.indexes": set(),
     "chatstore.retries": set(),
     "chatstore.http": GROUND,
     "chatstore.bounded_admin": set(),
@@ -47,8 +48,9 @@ ROOMS: dict[str, set[str]] = {
     "accounts.admin": {*HTTP, "accounts.models", "accounts", "chatstore.bounded_admin"},
     "accounts.management": {*GROUND, "accounts.models"},
     "conversations": {"conversations.models"},
-    "conversations.models": {"accounts.models", "chatstore.ids"},
-    "conversations.services": {*GROUND, *MODELS},
+    "conversations.models": {"accounts.models", "chatstore.ids", "chatstore.indexes"},
+    "conversations.usage": {*MODELS},
+    "conversations.services": {*GROUND, *MODELS, "conversations.usage"},
     "conversations.shapes": {"chatstore.http"},
     "conversations.bulk": {*GROUND, *STORE},
     "conversations.retention": {*GROUND, *STORE},

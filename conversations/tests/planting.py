@@ -13,6 +13,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db.models import (
     BooleanField,
     CharField,
+    DateField,
     DateTimeField,
     Field,
     IntegerField,
@@ -28,7 +29,14 @@ from accounts.models import Membership, User, Workspace
 # What Django keeps of logins, by its table: the word Session is ours.
 LoginSession: Any = apps.get_model("sessions", "Session")
 # Rows that are about nobody.
-NOBODYS = {"auth.Group", "auth.Permission", "contenttypes.ContentType"}
+NOBODYS = {
+    "auth.Group",
+    "auth.Permission",
+    "contenttypes.ContentType",
+    "conversations.UsageMark",
+    "conversations.UsageState",
+    "conversations.Maintenance",
+}
 TEXT = (CharField, TextField, JSONField, UUIDField)
 
 
@@ -109,6 +117,7 @@ VALUES: dict[type[Field[Any, Any]], Callable[[Planting], Any]] = {
     CharField: lambda planting: planting.marker,
     TextField: lambda planting: planting.marker,
     DateTimeField: lambda planting: timezone.now(),
+    DateField: lambda planting: timezone.now().date(),
     IntegerField: lambda planting: 1,
     BooleanField: lambda planting: False,
 }

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand
 
 from accounts.models import LOCAL_ISSUER, ApiToken, User
+from conversations import usage
 from conversations.management.credentials import Credentials
 from conversations.seeding import story
 
@@ -32,6 +33,7 @@ class Command(BaseCommand):
     def introduce(self, site: str) -> None:
         if not User.objects.exists():
             story.plant(seed=1, advance=lambda _: None)
+            usage.roll_up(usage.waiting())
         kept = Credentials(Path(settings.BASE_DIR) / ".development")
         self.stdout.write(f"{site}/admin/  {staff_login(kept)}")
         self.stdout.write(f"{site}/docs")

@@ -1,0 +1,299 @@
+"""What was used, per UTC day: the roll-up of messages, and what the days since it are topped up with.
+
+A day is counted once it is over. Whatever changes a message of an earlier day leaves a mark, in the same
+transaction, and the next roll-up counts that day again. Deleting a message or a session leaves none and lowers
+nothing: a deleted message is counted like any other, though in a count that comes later a deleted call has lost
+its tool's name. What a purge removes was never there: its days are marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import Max, Min, Q
+from django.utils import timezone
+
+from accounts.models import Workspace
+from conversations.models import Message, Session, Usage, UsageMark, UsageState
+
+DAY: Final = timedelta(days=1)
+# Whoever wrote a message at the end of a day has committed it by then.
+GRACE: Final = timedelta(minutes=10)
+DAYS_AT_ONCE: Final = 31
+# A page counts no more days than these by itself, today among them.
+MOST_OPEN_DAYS: Final = 2
+MOST_SHOWN: Final = 10
+
+Advance = Callable[[int], None]
+
+
+# Marks
+
+
+def mark(times: Iterable[datetime]) -> None:
+    """Have the days of messages with these times counted again. Today's are counted anew each time anyway."""
+    today = timezone.now().astimezone(UTC).date()
+    days = sorted({at.astimezone(UTC).date() for at in times})
+    UsageMark.objects.bulk_create([UsageMark(day=day) for day in days if day < today])
+
+
+# Counting
+
+
+def counting(where: str = "") -> str:
+    """The SQL that counts messages from one moment to another (two parameters, then those of `where`), in the
+    columns of COUNTED. By session first: fewer rows are joined, and each session is counted once a day."""
+    message, session = (connection.ops.quote_name(model._meta.db_table) for model in (Message, Session))
+    day = "(created_at AT TIME ZONE 'UTC')::date" if connection.vendor == "postgresql" else "date(created_at)"
+    return f"""
+        SELECT m.day, s.workspace_id, s.owner_id, COALESCE(s.agent, '') AS agent, m.role, m.tool_name,
+            SUM(m.messages) AS messages, SUM(m.tokens) AS tokens, SUM(m.interrupted) AS interrupted,
+            SUM(m.failed) AS failed, SUM(CASE WHEN m.nth = 1 THEN 1 ELSE 0 END) AS sessions
+        FROM (
+            SELECT day, session_id, role, tool_name, COUNT(*) AS messages, SUM(tokens) AS tokens,
+                SUM(CASE WHEN status = 'interrupted' THEN 1 ELSE 0 END) AS interrupted,
+                SUM(CASE WHEN status = 'failed' THEN 1 ELSE 0 END) AS failed,
+                ROW_NUMBER() OVER (PARTITION BY session_id, day ORDER BY role, tool_name) AS nth
+            FROM (
+                SELECT {day} AS day, session_id, role, tokens, status,
+                    CASE WHEN role = 'tool_call' THEN COALESCE(tool_name, '') ELSE '' END AS tool_name
+                FROM {message} WHERE created_at >= %s AND created_at < %s
+            ) AS said
+            GROUP BY day, session_id, role, tool_name
+        ) AS m
+        JOIN {session} AS s ON s.id = m.session_id {where}
+        GROUP BY m.day, s.workspace_id, s.owner_id, COALESCE(s.agent, ''), m.role, m.tool_name
+    """  # noqa: S608
+
+
+COUNTED: Final = (
+    "day", "workspace_id", "owner_id", "agent", "role", "tool_name",
+    "messages", "tokens", "interrupted", "failed", "sessions",
+)  # fmt: skip
+
+
+def between(first: date, last: date) -> list[Any]:
+    """The parameters of `counting` for these days, both included."""
+    return [
+        connection.ops.adapt_datetimefield_value(datetime.combine(day, time(), UTC)) for day in (first, last + DAY)
+    ]
+
+
+# The roll-up
+
+
+class Waiting(NamedTuple):
+    """The days to count, in order, after which all are counted up to `last`."""
+
+    days: list[date]
+    last: date
+
+
+def waiting() -> Waiting:
+    """The days that are over and not counted, and those that are marked."""
+    last = (timezone.now() - GRACE).astimezone(UTC).date() - DAY
+    state = state_row()
+    marked = set(UsageMark.objects.filter(day__lte=last).values_list("day", flat=True))
+    first = state.rolled_through + DAY if state.rolled_through else first_day()
+    uncounted = {first + DAY * n for n in range((last - first).days + 1)} if first else set()
+    return Waiting(sorted(marked | uncounted), last)
+
+
+def roll_up(waiting: Waiting, advance: Advance = lambda days: None) -> None:
+    """Count these days, some in a transaction: stopped halfway, the next does the rest. Two at once take turns."""
+    for first, last in spans(waiting.days):
+        count_days(first, last)
+        advance((last - first).days + 1)
+    behind = Q(rolled_through=None) | Q(rolled_through__lt=waiting.last)
+    UsageState.objects.filter(behind).update(rolled_through=waiting.last)
+    UsageState.objects.update(rolled_at=timezone.now())
+
+
+def first_day() -> date | None:
+    """The day of the oldest message. Reads the whole table on PostgreSQL: only the first roll-up asks."""
+    with transaction.atomic():
+        take_time()
+        oldest: datetime | None = Message.objects.aggregate(oldest=Min("created_at"))["oldest"]
+    return oldest.astimezone(UTC).date() if oldest else None
+
+
+def spans(days: list[date]) -> Iterator[tuple[date, date]]:
+    """Days that follow each other, as their first and last, DAYS_AT_ONCE at most."""
+    if not days:
+        return
+    first = days[0]
+    for day, following in pairwise(days):
+        if following - day > DAY or (following - first).days >= DAYS_AT_ONCE:
+            yield first, day
+            first = following
+    yield first, days[-1]
+
+
+@transaction.atomic
+def count_days(first: date, last: date) -> None:
+    """Their marks go before they are counted: what is marked meanwhile is counted the next time."""
+    take_time()
+    state = UsageState.objects.select_for_update().get(pk=state_row().pk)
+    UsageMark.objects.filter(day__range=(first, last)).delete()
+    Usage.objects.filter(day__range=(first, last)).delete()
+    usage = connection.ops.quote_name(Usage._meta.db_table)
+    with connection.cursor() as cursor:
+        cursor.execute(f"INSERT INTO {usage} ({', '.join(COUNTED)}) {counting()}", between(first, last))
+    if state.rolled_through is None or last > state.rolled_through:
+        state.rolled_through = last
+    state.rolled_at = timezone.now()
+    state.save(update_fields=["rolled_through", "rolled_at"])
+
+
+def state_row() -> UsageState:
+    """The one row."""
+    return UsageState.objects.get_or_create(pk=1)[0]
+
+
+def take_time() -> None:
+    """Let the statements of this transaction run, and wait for their turn, as long as they need."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            for limit in ("statement_timeout", "lock_timeout"):
+                cursor.execute("SELECT set_config(%s, '0', true)", [limit])
+
+
+# What pages show
+
+
+class Counts(NamedTuple):
+    """Of one day."""
+
+    day: date
+    messages: int = 0
+    tokens: int = 0
+    sessions: int = 0
+    users: int = 0
+    interrupted: int = 0
+    failed: int = 0
+
+
+class Share(NamedTuple):
+    """One of the busiest: a tool or an agent by its name, empty for none, a workspace by its public id."""
+
+    name: str
+    label: str
+    messages: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was used from `first` to `last`, UTC days, both included. `as_of`: until when it is counted,
+    None where nothing ever was.
+
+    `uncounted_days` of the range are neither rolled up nor topped up. `latest_day` is the last one rolled up that
+    has messages, in the range or not.
+    """
+
+    first: date
+    last: date
+    as_of: datetime | None
+    rolled_through: date | None
+    uncounted_days: int
+    latest_day: date | None
+    days: list[Counts]
+    tools: list[Share]
+    agents: list[Share]
+    workspaces: list[Share]
+
+
+def report(first: date, last: date, *, workspace: Workspace | None = None, agent: str | None = None) -> Report:
+    """The roll-up of these days, all or those of a workspace or an agent ("" for sessions without one), topped up
+    with the last days that are not in it."""
+    now = timezone.now()
+    today = now.astimezone(UTC).date()
+    state = UsageState.objects.first() or UsageState()
+    through = state.rolled_through
+    open_from = max(through + DAY if through else date.min, today - DAY * (MOST_OPEN_DAYS - 1))
+    sql, parameters = rows_of(first, last, max(first, open_from), workspace, agent)
+    counts, busiest = added_up(sql, parameters)
+    days = [first + DAY * n for n in range((last - first).days + 1)]
+    uncounted = [day for day in days if (through is None or day > through) and day < open_from]
+    return Report(
+        first,
+        last,
+        as_of=now if last >= open_from else state.rolled_at,
+        rolled_through=through,
+        uncounted_days=len(uncounted),
+        latest_day=Usage.objects.aggregate(latest=Max("day"))["latest"],
+        days=[counts.get(day, Counts(day)) for day in days],
+        tools=busiest["tool"],
+        agents=busiest["agent"],
+        workspaces=named(busiest["workspace"]),
+    )
+
+
+def rows_of(
+    first: date, last: date, open_from: date, workspace: Workspace | None, agent: str | None
+) -> tuple[str, list[Any]]:
+    """The SQL of the common table `counted`: the roll-up, and the messages since `open_from`, counted once."""
+    of_usage, of_session, narrowed = "", "", []
+    if workspace is not None:
+        of_usage, of_session = " AND workspace_id = %s", " AND s.workspace_id = %s"
+        narrowed.append(Workspace._meta.get_field("public_id").get_db_prep_value(workspace.public_id, connection))
+    if agent is not None:
+        of_usage, of_session = of_usage + " AND agent = %s", of_session + " AND COALESCE(s.agent, '') = %s"
+        narrowed.append(agent)
+    usage, columns = connection.ops.quote_name(Usage._meta.db_table), ", ".join(COUNTED)
+    sql = (
+        f"WITH topped AS MATERIALIZED ({counting('WHERE TRUE' + of_session)}), counted AS"  # noqa: S608
+        f" NOT MATERIALIZED (SELECT {columns} FROM {usage} WHERE day >= %s AND day < %s{of_usage}"
+        f" UNION ALL SELECT {columns} FROM topped)"
+    )
+    ends = [connection.ops.adapt_datefield_value(day) for day in (first, min(open_from, last + DAY))]
+    return sql, [*between(open_from, last), *narrowed, *ends, *narrowed]
+
+
+def added_up(sql: str, parameters: list[Any]) -> tuple[dict[date, Counts], dict[str, list[Share]]]:
+    """The days, and the busiest tools, agents and workspaces, of the common table `counted`. In one statement,
+    or what is topped up would be counted for each."""
+    statement = f"""{sql}
+        SELECT 'day' AS kind, CAST(day AS text) AS name, SUM(messages), SUM(tokens),
+            SUM(sessions), COUNT(*), SUM(interrupted), SUM(failed)
+        FROM (
+            SELECT day, owner_id, SUM(messages) AS messages, SUM(tokens) AS tokens, SUM(sessions) AS sessions,
+                SUM(interrupted) AS interrupted, SUM(failed) AS failed
+            FROM counted GROUP BY day, owner_id
+        ) AS people GROUP BY day
+        UNION ALL {busiest_sql("tool", "tool_name", "WHERE role = %s")}
+        UNION ALL {busiest_sql("agent", "agent")}
+        UNION ALL {busiest_sql("workspace", "CAST(workspace_id AS text)")}
+    """  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [*parameters, Message.Role.TOOL_CALL])
+        rows = cursor.fetchall()
+    days: dict[date, Counts] = {}
+    busiest: dict[str, list[Share]] = {"tool": [], "agent": [], "workspace": []}
+    for kind, name, messages, tokens, *rest in rows:
+        if kind == "day":
+            day = date.fromisoformat(name)
+            days[day] = Counts(day, int(messages), int(tokens), *map(int, rest))
+        else:
+            busiest[kind].append(Share(name, name, int(messages), int(tokens)))
+    return days, busiest
+
+
+def busiest_sql(kind: str, column: str, where: str = "") -> str:
+    return f"""SELECT * FROM (
+        SELECT '{kind}' AS kind, {column} AS name, SUM(messages) AS messages, SUM(tokens) AS tokens, 0, 0, 0, 0
+        FROM counted {where} GROUP BY {column} ORDER BY 3 DESC, 2 LIMIT {MOST_SHOWN}
+    ) AS {kind}s"""  # noqa: S608
+
+
+def named(shares: list[Share]) -> list[Share]:
+    """Workspaces by their public ids as people write them, labelled with their names."""
+    ids = [UUID(share.name) for share in shares]
+    names = dict(Workspace.objects.filter(public_id__in=ids).values_list("public_id", "name"))
+    return [share._replace(name=str(id), label=names.get(id, "")) for id, share in zip(ids, shares, strict=True)]
