@@ -7,6 +7,7 @@ from chatstore.http.health import health, live
 from chatstore.http.openapi import OpenAPIView, RedocView, SwaggerView, redoc_script
 from chatstore.http.problems import api_not_found
 from conversations.front import FrontPage
+from conversations.staff import dashboard
 from conversations.staff.find_page import find_page
 
 handler400 = "chatstore.http.problems.bad_request"
@@ -15,6 +16,8 @@ handler500 = "chatstore.http.problems.server_error"
 urlpatterns = [
     path("", FrontPage.as_view(), name="front"),
     path("admin/find/", admin.site.admin_view(find_page), name="staff-find"),
+    # Before the admin's own index, which it adds to.
+    path("admin/", admin.site.admin_view(dashboard.index)),
     path("admin/", admin.site.urls),
     re_path(r"^health/?$", health, name="health"),
     re_path(r"^health/live/?$", live, name="health-live"),

@@ -214,7 +214,7 @@ class Message(Retryable):
                 opclasses=["varchar_pattern_ops"],
             ),
             # The messages of some days: manage.py rollup, today's usage, and the admin's ?day=.
-            TimeIndex(fields=["created_at"], name="message_time", autosummarize=True, pages_per_range=32),
+            TimeIndex(fields=["created_at"], name="message_time", autosummarize=True, pages_per_range=16),
         ]
 
     def __str__(self) -> str:

@@ -50,7 +50,12 @@ def counting(where: str = "") -> str:
     """The SQL that counts messages from one moment to another (two parameters, then those of `where`), in the
     columns of COUNTED. By session first: fewer rows are joined, and each session is counted once a day."""
     message, session = (connection.ops.quote_name(model._meta.db_table) for model in (Message, Session))
-    day = "(created_at AT TIME ZONE 'UTC')::date" if connection.vendor == "postgresql" else "date(created_at)"
+    if connection.vendor == "postgresql":
+        day = "(created_at AT TIME ZONE 'UTC')::date"
+        # LIMIT, or it would read all sessions to join those of a day.
+        join = f"JOIN LATERAL (SELECT * FROM {session} WHERE id = m.session_id LIMIT 1) AS s ON TRUE"  # noqa: S608
+    else:
+        day, join = "date(created_at)", f"JOIN {session} AS s ON s.id = m.session_id"
     return f"""
         SELECT m.day, s.workspace_id, s.owner_id, COALESCE(s.agent, '') AS agent, m.role, m.tool_name,
             SUM(m.messages) AS messages, SUM(m.tokens) AS tokens, SUM(m.interrupted) AS interrupted,
@@ -67,7 +72,7 @@ def counting(where: str = "") -> str:
             ) AS said
             GROUP BY day, session_id, role, tool_name
         ) AS m
-        JOIN {session} AS s ON s.id = m.session_id {where}
+        {join} {where}
         GROUP BY m.day, s.workspace_id, s.owner_id, COALESCE(s.agent, ''), m.role, m.tool_name
     """  # noqa: S608
 

@@ -77,6 +77,7 @@ PAGES = [
     nothing("api", "/api"),
     nothing("api/", "/api/nothing/here"),
     # For the admin's login alone: a bearer token opens nothing there.
+    Route("admin/", "/admin/", ONE, dict.fromkeys(METHODS, always(302)), public=True),
     Route("admin/find/", "/admin/find/?q=run-1", ONE, dict.fromkeys(METHODS, always(302)), public=True),
 ]
 ACCOUNTS = [

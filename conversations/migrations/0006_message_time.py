@@ -15,6 +15,6 @@ class Migration(migrations.Migration):
     operations = [
         AddIndexOnline(
             model_name='message',
-            index=TimeIndex(autosummarize=True, fields=['created_at'], name='message_time', pages_per_range=32),
+            index=TimeIndex(autosummarize=True, fields=['created_at'], name='message_time', pages_per_range=16),
         ),
     ]
