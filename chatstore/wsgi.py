@@ -8,9 +8,10 @@ from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 
 from chatstore.checks import refuse_errors
+from chatstore.http.charsets import UTF8Requests
 from chatstore.http.chunked import MeasuredBodies
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chatstore.settings")
 
-application = MeasuredBodies(get_wsgi_application(), limit=settings.MAX_BATCH_BODY_BYTES)
+application = MeasuredBodies(UTF8Requests(get_wsgi_application()), limit=settings.MAX_BATCH_BODY_BYTES)
 refuse_errors()
