@@ -5,7 +5,7 @@ BIN := .venv/bin
 MANAGE := $(BIN)/python manage.py
 NPM_FOLDER := accounts/tests/better_auth
 
-.PHONY: help run dev test check fix migrate migrate-create migrate-rollback docs lock clean
+.PHONY: help run dev test check fix migrate migrate-create migrate-rollback screenshots lock clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -44,6 +44,9 @@ migrate-create: .venv/installed ## Write the migrations that the models need (NA
 
 migrate-rollback: .venv/installed ## Back to an earlier migration (APP=conversations TO=0001, or TO=zero)
 	DB_STATEMENT_TIMEOUT=0 $(MANAGE) migrate $(APP) $(TO)
+
+screenshots: .venv/installed-dev ## Take the pictures of docs/images again (needs Chromium)
+	$(BIN)/python -m docs.screenshots
 
 lock: .venv/installed-dev ## Choose versions again, with hashes
 	$(BIN)/pip install --quiet uv

@@ -7,7 +7,9 @@ from functools import cached_property
 from typing import Any, ClassVar, Final, cast
 
 from django.contrib import admin, messages
+from django.contrib.admin.views.autocomplete import AutocompleteJsonView
 from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import IntegrityError
 from django.db.models import Model, QuerySet, RestrictedError
@@ -52,6 +54,16 @@ class BoundedChangeList(ChangeList):
         if self.paginator.overflow:
             # Equal counts hide "10000 results" beside the search box, which would not be true.
             self.full_result_count = self.result_count
+
+
+class Autocomplete(AutocompleteJsonView):
+    """Completes the fields of forms. A relation seen from its other end is none; Django's own fails there."""
+
+    def process_request(self, request: HttpRequest) -> tuple[Any, ...]:
+        found: tuple[Any, ...] = super().process_request(request)
+        if not found[2].concrete:
+            raise PermissionDenied
+        return found
 
 
 class ReadOnly:

@@ -439,6 +439,7 @@ def postgresql(environment: Environment, options: dict[str, Any]) -> dict[str, A
         timeouts = (
             f"-c statement_timeout={int(environment.db_statement_timeout * 1000)}"
             f" -c lock_timeout={int(environment.db_lock_timeout * 1000)}"
+            " -c jit=off"  # Compiling takes longer than anything that is asked here.
         )
         merged["options"] = f"{options.get('options', '')} {timeouts}".strip()
     return {

@@ -127,6 +127,7 @@ AXES_ENABLE_ADMIN = False
 
 TIME_ZONE = "UTC"
 USE_I18N = False
+FORMAT_MODULE_PATH = "chatstore.formats"
 
 # WhiteNoise serves what the apps ship, found at start: no collectstatic step to forget.
 STATIC_URL = "/static/"

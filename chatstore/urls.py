@@ -3,6 +3,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path, re_path
 
+from chatstore.bounded_admin import Autocomplete
 from chatstore.http.health import health, live
 from chatstore.http.openapi import OpenAPIView, RedocView, SwaggerView, redoc_script
 from chatstore.http.problems import api_not_found
@@ -11,13 +12,22 @@ from conversations.staff import dashboard
 from conversations.staff.find_page import find_page
 
 handler400 = "chatstore.http.problems.bad_request"
+handler403 = "chatstore.http.problems.permission_denied"
 handler500 = "chatstore.http.problems.server_error"
+
+admin.site.site_header = admin.site.site_title = "Chatstore"
+admin.site.index_title = "Overview"
 
 urlpatterns = [
     path("", FrontPage.as_view(), name="front"),
     path("admin/find/", admin.site.admin_view(find_page), name="staff-find"),
     # Before the admin's own index, which it adds to.
     path("admin/", admin.site.admin_view(dashboard.index)),
+    path(
+        "admin/autocomplete/",
+        admin.site.admin_view(Autocomplete.as_view(admin_site=admin.site)),
+        name="staff-autocomplete",
+    ),
     path("admin/", admin.site.urls),
     re_path(r"^health/?$", health, name="health"),
     re_path(r"^health/live/?$", live, name="health-live"),

@@ -6,12 +6,12 @@ Stored text is hostile: it reaches a page only through `format_html` or the temp
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final, cast
 
 from django.contrib import admin
 from django.contrib.admin.utils import flatten_fieldsets
 from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import PermissionDenied
 from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
@@ -24,11 +24,15 @@ from django.views.decorators.http import require_safe
 
 from accounts.models import User
 from chatstore.bounded_admin import BoundedAdmin, BoundedChangeList, ReadOnly
+from chatstore.http.pagination import beyond
 from chatstore.ids import row_id_of, uuid_of
 from conversations.models import AccessRecord, Message, Session, Turn
-from conversations.staff import access
+from conversations.staff import access, filters
 from conversations.staff.powers import SessionPowers
 from conversations.staff.transcript import Transcript
+
+# Of what was searched for, in the access log.
+LONGEST_TERM: Final = 200
 
 
 def as_sent(text: str) -> SafeString:
@@ -37,12 +41,49 @@ def as_sent(text: str) -> SafeString:
     return format_html('<pre wrap dir="auto">\n{}</pre>', text)
 
 
-def as_json(value: Any) -> SafeString | None:
+def indented_json(value: Any) -> SafeString | None:
     return None if value is None else as_sent(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+class StoredList(BoundedChangeList):
+    """A filter that no index serves looks at the newest rows alone of what the others leave, and says so."""
+
+    among = ""
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
+        rows = super().get_queryset(request, exclude_parameters)
+        if refining := [spec for spec in self.filter_specs if getattr(spec, "refines", False)]:
+            rows = self.newest(request, rows)
+            for spec in refining:
+                rows = cast(filters.Narrowing, spec).refine(rows)
+        return rows
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Whose conversations were looked for is what the log is there to tell."""
+        if term := self.query.strip():
+            detail = f"{self.opts.verbose_name_plural}: {term[:LONGEST_TERM]}"
+            access.record(request, AccessRecord.Action.SEARCH, detail=detail)
+        super().get_results(request)
+
+    def newest(self, request: HttpRequest, rows: QuerySet[Any]) -> QuerySet[Any]:
+        raise NotImplementedError
+
+    def say_among(self) -> None:
+        self.among = f"Filtered among the newest {filters.NEWEST:,}. Older ones were not looked at."
 
 
 class StoredAdmin(ReadOnly, BoundedAdmin):
     """Rows that change through the API alone, whose transactions keep counters, order and versions."""
+
+    when_empty = "They come through the API; `manage.py seed` makes some to look at."
+
+    class Media:
+        css = {"all": ["conversations/lists.css"]}
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """The filters read their own values, and say what is wrong with them."""
+        names = {spec.parameter_name for spec in cast("Sequence[type[filters.Narrowing]]", self.list_filter)}
+        return super().lookup_allowed(lookup, value, request) or lookup in names - set(self.exact_filters)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         return flatten_fieldsets(self.fieldsets or [])
@@ -52,12 +93,21 @@ class StoredAdmin(ReadOnly, BoundedAdmin):
         offered = self.get_actions(request) if request.method == "POST" else {}
         for action in request.POST.getlist("action"):
             if action and action not in offered:
-                access.refuse(request, action if action in (self.actions or ()) else "unknown")
+                access.refuse(action if action in (self.actions or ()) else "unknown")
         return super().changelist_view(request, extra_context)
 
     @admin.display(description="metadata")
     def metadata_as_json(self, row: Session | Message) -> SafeString | None:
-        return as_json(row.metadata)
+        return indented_json(row.metadata)
+
+
+class SessionList(StoredList):
+    def newest(self, request: HttpRequest, rows: QuerySet[Session]) -> QuerySet[Session]:
+        beyond_them = rows.values_list("updated_at", "pk")[filters.NEWEST : filters.NEWEST + 1]
+        for key in beyond_them:
+            self.say_among()
+            return rows.filter(beyond(("updated_at", "id"), key))
+        return rows
 
 
 @admin.register(Session)
@@ -75,6 +125,7 @@ class SessionAdmin(SessionPowers, StoredAdmin):
         "deleted_at",
     )
     list_select_related = ("owner",)
+    list_filter = filters.SESSION_FILTERS
     list_defer = ("metadata", "owner__password")
     search_fields = ("id", "session_id", "owner")
     search_help_text = (
@@ -96,6 +147,15 @@ class SessionAdmin(SessionPowers, StoredAdmin):
             },
         ),
     )
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return SessionList
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        """The order of the index that is read: a workspace's, the trash's, or else the newest first."""
+        if request.GET.get("workspace"):
+            return ("-updated_at", "-id")
+        return ("-deleted_at", "-id") if request.GET.get("deleted") == "yes" else ("-id",)
 
     def search(self, request: HttpRequest, queryset: QuerySet[Session], term: str) -> QuerySet[Session]:
         found = Q(owner__in=self.keys_found(request, User, term))
@@ -128,7 +188,7 @@ class SessionAdmin(SessionPowers, StoredAdmin):
     def transcript(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """A session as one reads it. What a message says is shown only to who may view messages."""
         if not (self.has_view_permission(request) and request.user.has_perm("conversations.view_message")):
-            raise PermissionDenied
+            access.refuse(AccessRecord.Action.TRANSCRIPT)
         rows = Session.objects.select_related("owner", "workspace").defer("metadata", "owner__password")
         session = get_object_or_404(rows, pk=row_id_of(object_id))
         if asking := access.asked_for_reason(request, session):
@@ -147,7 +207,18 @@ class SessionAdmin(SessionPowers, StoredAdmin):
         return TemplateResponse(request, "admin/conversations/session/transcript.html", context, headers=headers)
 
 
-class MessageList(BoundedChangeList):
+class MessageList(StoredList):
+    def newest(self, request: HttpRequest, rows: QuerySet[Message]) -> QuerySet[Message]:
+        """Of a session. What a search or a day leaves is all looked at."""
+        if "session" not in request.GET:
+            return rows
+        session = Session.objects.named(request.GET["session"])
+        last = session.values_list("last_position", flat=True).first() or 0
+        if last <= filters.NEWEST:
+            return rows
+        self.say_among()
+        return rows.filter(position__gt=last - filters.NEWEST)
+
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         self.result_list = list(self.result_list)
@@ -168,6 +239,7 @@ class MessageAdmin(StoredAdmin):
         "created_at",
         "deleted_at",
     )
+    list_filter = filters.MESSAGE_FILTERS
     list_defer = ("content", "metadata")
     exact_filters = {"session": row_id_of}
     search_fields = ("id", "session", "trace_id", "span_id")
@@ -193,15 +265,20 @@ class MessageAdmin(StoredAdmin):
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
         """A message is read here as it is in a transcript: for a reason, and recorded."""
         message: Message = context["original"]
-        if asking := access.asked_for_reason(request, message.session):
+        session = message.session = get_object_or_404(Session, pk=message.session_id)
+        if asking := access.asked_for_reason(request, session):
             return asking
-        detail = f"message {message.pk}"
-        access.record(request, AccessRecord.Action.VIEW, session=message.session, detail=detail)
+        access.record(request, AccessRecord.Action.VIEW, session=session, detail=f"message {message.pk}")
         return super().render_change_form(request, context, *args, **kwargs)
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
-        """Newest first; the messages of one session as they were said, which is the order of its index."""
-        return ("session_id", "position") if "session" in request.GET else ("-id",)
+        """Newest first; the messages of one session as they were said, which is the order of its index.
+
+        Those of a day by their time: by id, PostgreSQL may read the whole table backwards to come to an old day.
+        """
+        if "session" in request.GET:
+            return ("session_id", "position")
+        return ("-created_at", "-id") if request.GET.get("day") else ("-id",)
 
     def search(self, request: HttpRequest, queryset: QuerySet[Message], term: str) -> QuerySet[Message]:
         """Ids of tracing systems come in every shape, so whatever else a term is, it may be one of them."""
@@ -230,13 +307,19 @@ class MessageAdmin(StoredAdmin):
 class AccessRecordAdmin(ReadOnly, BoundedAdmin):
     """What staff did, for those who look after them: found by person, session and action."""
 
+    when_empty = "A record comes with the first transcript, search or export."
+
+    class Media:
+        css = {"all": ["conversations/lists.css"]}
+
     list_display = ("id", "created_at", "who", "action", "session_id", "detail", "address", "reason")
     list_select_related = ("user",)
     list_defer = ("user__password",)
+    list_filter = ("action",)
     exact_filters = {
         "user_public_id": uuid_of,
         "session_id": row_id_of,
-        "action": {str(action): True for action in AccessRecord.Action}.get,
+        "action__exact": dict(AccessRecord.Action.choices).get,
     }
     search_fields = ("user", "session_id")
     search_help_text = (

@@ -14,6 +14,7 @@ from django.db.models import Q, QuerySet
 
 from accounts.models import ApiToken, Identity, Membership, ServiceToken, User, Workspace
 from chatstore.ids import row_id_of, uuid_of
+from conversations import usage
 from conversations.models import Message, Session, Turn
 from conversations.retention import Advance, Removed, counted, remove_all
 
@@ -117,6 +118,7 @@ def close(user: User) -> None:
 @transaction.atomic
 def delete_account(user: User) -> None:
     """What is left: the locks keep anything new from referring to the person or their workspace."""
+    usage.wait_for_turn()
     list(User.objects.select_for_update().filter(pk=user.pk))
     list(personal(user).select_for_update())
     refuse(user)

@@ -214,7 +214,14 @@ class Message(Retryable):
                 opclasses=["varchar_pattern_ops"],
             ),
             # The messages of some days: manage.py rollup, today's usage, and the admin's ?day=.
-            TimeIndex(fields=["created_at"], name="message_time", autosummarize=True, pages_per_range=16),
+            # Several intervals for a range of pages: where a purge made room, new messages stand among old ones.
+            TimeIndex(
+                fields=["created_at"],
+                name="message_time",
+                opclasses=["timestamptz_minmax_multi_ops"],
+                autosummarize=True,
+                pages_per_range=64,
+            ),
         ]
 
     def __str__(self) -> str:
@@ -301,7 +308,7 @@ class AccessRecord(models.Model):
     """What a member of staff did with other people's conversations. Written once, never changed, never deleted.
 
     It points at nothing that a purge removes, and outlives the person who acted: their public id stays. It holds
-    ids, and the reason that they gave; never a message's words.
+    ids, what was searched for, and the reason that they gave; never a message's words.
     """
 
     class Action(models.TextChoices):
@@ -343,7 +350,7 @@ class AccessRecord(models.Model):
             ),
             # The admin's search for a session by its UUID, also after a purge.
             models.Index(fields=["session_uuid"], name="access_of_uuid", condition=Q(session_uuid__isnull=False)),
-            # The admin's ?action=, newest first: some are rare among very many others.
+            # The admin's ?action__exact=, newest first: some are rare among very many others.
             models.Index(fields=["action", "-id"], name="access_of_action"),
         ]
 
@@ -390,6 +397,51 @@ class Usage(models.Model):
 
     def __str__(self) -> str:
         return f"usage {self.pk} ({self.day})"
+
+
+class UsageTotal(models.Model):
+    """Usage of a UTC day added up for the dashboard, so that a page reads no more for more people.
+
+    Of everything, of the workspace or of the agent that `subject` names; as a whole (`kind` day), or of one of the
+    day's busiest tools, agents or workspaces.
+    """
+
+    class Scope(models.TextChoices):
+        ALL = "all"
+        WORKSPACE = "workspace"
+        AGENT = "agent"
+
+    class Kind(models.TextChoices):
+        DAY = "day"
+        TOOL = "tool"
+        AGENT = "agent"
+        WORKSPACE = "workspace"
+
+    scope = models.CharField(max_length=16, choices=Scope)
+    subject = models.CharField(max_length=255, blank=True)
+    day = models.DateField()
+    kind = models.CharField(max_length=16, choices=Kind)
+    name = models.CharField(max_length=255, blank=True)
+    messages = models.BigIntegerField()
+    tokens = models.BigIntegerField()
+    sessions = models.BigIntegerField()
+    users = models.BigIntegerField()
+    interrupted = models.BigIntegerField()
+    failed = models.BigIntegerField()
+
+    class Meta:
+        default_permissions = ()
+        constraints = [
+            # Also the index for the days of one subject.
+            models.UniqueConstraint(fields=["scope", "subject", "day", "kind", "name"], name="usagetotal_once"),
+        ]
+        indexes = [
+            # manage.py rollup: the days that it counts again.
+            models.Index(fields=["day"], name="usagetotal_day"),
+        ]
+
+    def __str__(self) -> str:
+        return f"usage total {self.pk} ({self.day})"
 
 
 class UsageMark(models.Model):

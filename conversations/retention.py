@@ -76,7 +76,7 @@ def remove_messages(sessions: Sequence[Session], advance: Advance) -> int:
     """Delete the messages of these locked sessions by statements that stay short."""
     removed = 0
     for messages in portions(sessions):
-        usage.mark(messages.datetimes("created_at", "day", tzinfo=UTC))
+        usage.mark(messages.datetimes("created_at", "day", tzinfo=UTC), today_too=True)
         portion = deleted(messages)
         advance(portion)
         removed += portion

@@ -20,7 +20,7 @@ from django.db.models import Max, Min, Q
 from django.utils import timezone
 
 from accounts.models import Workspace
-from conversations.models import Message, Session, Usage, UsageMark, UsageState
+from conversations.models import Message, Session, Usage, UsageMark, UsageState, UsageTotal
 
 DAY: Final = timedelta(days=1)
 # Whoever wrote a message at the end of a day has committed it by then.
@@ -29,6 +29,8 @@ DAYS_AT_ONCE: Final = 31
 # A page counts no more days than these by itself, today among them.
 MOST_OPEN_DAYS: Final = 2
 MOST_SHOWN: Final = 10
+# Of a day's tools, agents and workspaces the busiest are kept in its totals: names are whoever's who stores.
+MOST_KEPT: Final = 200
 
 Advance = Callable[[int], None]
 
@@ -36,11 +38,12 @@ Advance = Callable[[int], None]
 # Marks
 
 
-def mark(times: Iterable[datetime]) -> None:
-    """Have the days of messages with these times counted again. Today's are counted anew each time anyway."""
+def mark(times: Iterable[datetime], *, today_too: bool = False) -> None:
+    """Have the days of messages with these times counted again. Today's are counted anew each time anyway:
+    `today_too` is for a transaction that may last longer than GRACE, beyond midnight."""
     today = timezone.now().astimezone(UTC).date()
     days = sorted({at.astimezone(UTC).date() for at in times})
-    UsageMark.objects.bulk_create([UsageMark(day=day) for day in days if day < today])
+    UsageMark.objects.bulk_create([UsageMark(day=day) for day in days if today_too or day < today])
 
 
 # Counting
@@ -53,13 +56,14 @@ def counting(where: str = "") -> str:
     if connection.vendor == "postgresql":
         day = "(created_at AT TIME ZONE 'UTC')::date"
         # LIMIT, or it would read all sessions to join those of a day.
-        join = f"JOIN LATERAL (SELECT * FROM {session} WHERE id = m.session_id LIMIT 1) AS s ON TRUE"  # noqa: S608
+        join = f"JOIN LATERAL (SELECT * FROM {session} WHERE id = m.session_id LIMIT 1) AS s ON TRUE"
     else:
         day, join = "date(created_at)", f"JOIN {session} AS s ON s.id = m.session_id"
     return f"""
         SELECT m.day, s.workspace_id, s.owner_id, COALESCE(s.agent, '') AS agent, m.role, m.tool_name,
-            SUM(m.messages) AS messages, SUM(m.tokens) AS tokens, SUM(m.interrupted) AS interrupted,
-            SUM(m.failed) AS failed, SUM(CASE WHEN m.nth = 1 THEN 1 ELSE 0 END) AS sessions
+            CAST(SUM(m.messages) AS bigint) AS messages, CAST(SUM(m.tokens) AS bigint) AS tokens,
+            CAST(SUM(m.interrupted) AS bigint) AS interrupted, CAST(SUM(m.failed) AS bigint) AS failed,
+            CAST(SUM(CASE WHEN m.nth = 1 THEN 1 ELSE 0 END) AS bigint) AS sessions
         FROM (
             SELECT day, session_id, role, tool_name, COUNT(*) AS messages, SUM(tokens) AS tokens,
                 SUM(CASE WHEN status = 'interrupted' THEN 1 ELSE 0 END) AS interrupted,
@@ -74,7 +78,7 @@ def counting(where: str = "") -> str:
         ) AS m
         {join} {where}
         GROUP BY m.day, s.workspace_id, s.owner_id, COALESCE(s.agent, ''), m.role, m.tool_name
-    """  # noqa: S608
+    """
 
 
 COUNTED: Final = (
@@ -104,7 +108,7 @@ def waiting() -> Waiting:
     """The days that are over and not counted, and those that are marked."""
     last = (timezone.now() - GRACE).astimezone(UTC).date() - DAY
     state = state_row()
-    marked = set(UsageMark.objects.filter(day__lte=last).values_list("day", flat=True))
+    marked = set(UsageMark.objects.filter(day__lte=last).values_list("day", flat=True).distinct())
     first = state.rolled_through + DAY if state.rolled_through else first_day()
     uncounted = {first + DAY * n for n in range((last - first).days + 1)} if first else set()
     return Waiting(sorted(marked | uncounted), last)
@@ -143,17 +147,23 @@ def spans(days: list[date]) -> Iterator[tuple[date, date]]:
 @transaction.atomic
 def count_days(first: date, last: date) -> None:
     """Their marks go before they are counted: what is marked meanwhile is counted the next time."""
-    take_time()
-    state = UsageState.objects.select_for_update().get(pk=state_row().pk)
-    UsageMark.objects.filter(day__range=(first, last)).delete()
-    Usage.objects.filter(day__range=(first, last)).delete()
+    state = wait_for_turn()
+    for counted in (UsageMark, Usage, UsageTotal):
+        counted.objects.filter(day__range=(first, last)).delete()
     usage = connection.ops.quote_name(Usage._meta.db_table)
     with connection.cursor() as cursor:
         cursor.execute(f"INSERT INTO {usage} ({', '.join(COUNTED)}) {counting()}", between(first, last))
+        add_up(cursor, first, last)
     if state.rolled_through is None or last > state.rolled_through:
         state.rolled_through = last
     state.rolled_at = timezone.now()
     state.save(update_fields=["rolled_through", "rolled_at"])
+
+
+def wait_for_turn() -> UsageState:
+    """Whoever holds the row counts, or removes a person whose usage is counted."""
+    take_time()
+    return UsageState.objects.select_for_update().get(pk=state_row().pk)
 
 
 def state_row() -> UsageState:
@@ -167,6 +177,57 @@ def take_time() -> None:
         with connection.cursor() as cursor:
             for limit in ("statement_timeout", "lock_timeout"):
                 cursor.execute("SELECT set_config(%s, '0', true)", [limit])
+
+
+# Totals: what a page reads of a day, however many people it had
+
+
+def add_up(cursor: Any, first: date, last: date) -> None:
+    """The totals of days whose usage is counted."""
+    usage, total = (connection.ops.quote_name(model._meta.db_table) for model in (Usage, UsageTotal))
+    of_days = f"SELECT * FROM {usage} WHERE day >= %s AND day <= %s"
+    ends = [connection.ops.adapt_datefield_value(day) for day in (first, last)]
+    for scope in UsageTotal.Scope:
+        rows = f"WITH counted AS ({of_days}) {totals(scope)}"
+        cursor.execute(f"INSERT INTO {total} ({', '.join(TOTALED)}) {rows}", ends)
+
+
+TOTALED: Final = (
+    "scope", "subject", "day", "kind", "name", "messages", "tokens", "sessions", "users", "interrupted", "failed",
+)  # fmt: skip
+NAMES: Final = {
+    "workspace": "CAST(workspace_id AS text)",
+    "agent": "agent",
+    "tool": "tool_name",
+    "all": "CAST('' AS text)",
+}
+
+
+def totals(scope: str) -> str:
+    """The SQL that adds up rows of `counted` in the columns of TOTALED: each day as a whole, with its people, and
+    its busiest tools, agents and workspaces."""
+    subject = NAMES[scope]
+    sums = ", ".join(f"CAST(SUM({name}) AS bigint) AS {name}" for name in ("messages", "tokens", "sessions"))
+    unfinished = ", ".join(f"CAST(SUM({name}) AS bigint) AS {name}" for name in ("interrupted", "failed"))
+    whole = f"""
+        SELECT '{scope}' AS scope, subject, day, 'day' AS kind, '' AS name, {sums}, COUNT(*) AS users, {unfinished}
+        FROM (
+            SELECT {subject} AS subject, day, owner_id, {sums}, {unfinished}
+            FROM counted GROUP BY {subject}, day, owner_id
+        ) AS people GROUP BY subject, day"""
+    parts = [
+        f"""
+        SELECT '{scope}', subject, day, '{kind}', name, messages, tokens, 0, 0, 0, 0
+        FROM (
+            SELECT {subject} AS subject, day, {NAMES[kind]} AS name, {sums},
+                ROW_NUMBER() OVER (PARTITION BY {subject}, day ORDER BY SUM(messages) DESC, {NAMES[kind]}) AS place
+            FROM counted {"WHERE role = 'tool_call'" if kind == "tool" else ""}
+            GROUP BY {subject}, day, {NAMES[kind]}
+        ) AS ranked WHERE place <= {MOST_KEPT}"""
+        for kind in ("tool", "agent", "workspace")
+        if kind != scope
+    ]
+    return " UNION ALL ".join([whole, *parts])
 
 
 # What pages show
@@ -215,15 +276,14 @@ class Report:
 
 
 def report(first: date, last: date, *, workspace: Workspace | None = None, agent: str | None = None) -> Report:
-    """The roll-up of these days, all or those of a workspace or an agent ("" for sessions without one), topped up
-    with the last days that are not in it."""
+    """The roll-up of these days, topped up with the last ones that are not in it: of all, or of one workspace, or
+    of one agent ("" for sessions without one)."""
     now = timezone.now()
     today = now.astimezone(UTC).date()
     state = UsageState.objects.first() or UsageState()
     through = state.rolled_through
     open_from = max(through + DAY if through else date.min, today - DAY * (MOST_OPEN_DAYS - 1))
-    sql, parameters = rows_of(first, last, max(first, open_from), workspace, agent)
-    counts, busiest = added_up(sql, parameters)
+    counts, busiest = added_up(*rows_of(first, last, max(first, open_from), workspace, agent))
     days = [first + DAY * n for n in range((last - first).days + 1)]
     uncounted = [day for day in days if (through is None or day > through) and day < open_from]
     return Report(
@@ -243,58 +303,47 @@ def report(first: date, last: date, *, workspace: Workspace | None = None, agent
 def rows_of(
     first: date, last: date, open_from: date, workspace: Workspace | None, agent: str | None
 ) -> tuple[str, list[Any]]:
-    """The SQL of the common table `counted`: the roll-up, and the messages since `open_from`, counted once."""
-    of_usage, of_session, narrowed = "", "", []
+    """The SQL of the totals of these days, by kind and name, and its parameters: those that are stored, and those
+    of the days since `open_from`, which are counted now."""
+    scope, subject, where, narrowed = "all", "", "", []
     if workspace is not None:
-        of_usage, of_session = " AND workspace_id = %s", " AND s.workspace_id = %s"
-        narrowed.append(Workspace._meta.get_field("public_id").get_db_prep_value(workspace.public_id, connection))
-    if agent is not None:
-        of_usage, of_session = of_usage + " AND agent = %s", of_session + " AND COALESCE(s.agent, '') = %s"
-        narrowed.append(agent)
-    usage, columns = connection.ops.quote_name(Usage._meta.db_table), ", ".join(COUNTED)
-    sql = (
-        f"WITH topped AS MATERIALIZED ({counting('WHERE TRUE' + of_session)}), counted AS"  # noqa: S608
-        f" NOT MATERIALIZED (SELECT {columns} FROM {usage} WHERE day >= %s AND day < %s{of_usage}"
-        f" UNION ALL SELECT {columns} FROM topped)"
-    )
+        stored: Any = Workspace._meta.get_field("public_id").get_db_prep_value(workspace.public_id, connection)
+        scope, subject, where, narrowed = "workspace", str(stored), "WHERE s.workspace_id = %s", [stored]
+    elif agent is not None:
+        scope, subject, where, narrowed = "agent", agent, "WHERE COALESCE(s.agent, '') = %s", [agent]
+    table, columns = connection.ops.quote_name(UsageTotal._meta.db_table), ", ".join(TOTALED)
+    sql = f"""
+        WITH counted AS ({counting(where)}),
+        shown AS (
+            SELECT {columns} FROM {table} WHERE scope = %s AND subject = %s AND day >= %s AND day < %s
+            UNION ALL {totals(scope)}
+        )
+        SELECT kind, CASE WHEN kind = 'day' THEN CAST(day AS text) ELSE name END, SUM(messages), SUM(tokens),
+            SUM(sessions), SUM(users), SUM(interrupted), SUM(failed)
+        FROM shown GROUP BY 1, 2
+    """
     ends = [connection.ops.adapt_datefield_value(day) for day in (first, min(open_from, last + DAY))]
-    return sql, [*between(open_from, last), *narrowed, *ends, *narrowed]
+    return sql, [*between(open_from, last), *narrowed, scope, subject, *ends]
 
 
 def added_up(sql: str, parameters: list[Any]) -> tuple[dict[date, Counts], dict[str, list[Share]]]:
-    """The days, and the busiest tools, agents and workspaces, of the common table `counted`. In one statement,
-    or what is topped up would be counted for each."""
-    statement = f"""{sql}
-        SELECT 'day' AS kind, CAST(day AS text) AS name, SUM(messages), SUM(tokens),
-            SUM(sessions), COUNT(*), SUM(interrupted), SUM(failed)
-        FROM (
-            SELECT day, owner_id, SUM(messages) AS messages, SUM(tokens) AS tokens, SUM(sessions) AS sessions,
-                SUM(interrupted) AS interrupted, SUM(failed) AS failed
-            FROM counted GROUP BY day, owner_id
-        ) AS people GROUP BY day
-        UNION ALL {busiest_sql("tool", "tool_name", "WHERE role = %s")}
-        UNION ALL {busiest_sql("agent", "agent")}
-        UNION ALL {busiest_sql("workspace", "CAST(workspace_id AS text)")}
-    """  # noqa: S608
+    """The days, and the busiest tools, agents and workspaces."""
     with connection.cursor() as cursor:
-        cursor.execute(statement, [*parameters, Message.Role.TOOL_CALL])
+        cursor.execute(sql, parameters)
         rows = cursor.fetchall()
     days: dict[date, Counts] = {}
-    busiest: dict[str, list[Share]] = {"tool": [], "agent": [], "workspace": []}
+    shares: dict[str, list[Share]] = {"tool": [], "agent": [], "workspace": []}
     for kind, name, messages, tokens, *rest in rows:
         if kind == "day":
             day = date.fromisoformat(name)
             days[day] = Counts(day, int(messages), int(tokens), *map(int, rest))
         else:
-            busiest[kind].append(Share(name, name, int(messages), int(tokens)))
-    return days, busiest
+            shares[kind].append(Share(name, name, int(messages), int(tokens)))
+    return days, {kind: sorted(found, key=by_size)[:MOST_SHOWN] for kind, found in shares.items()}
 
 
-def busiest_sql(kind: str, column: str, where: str = "") -> str:
-    return f"""SELECT * FROM (
-        SELECT '{kind}' AS kind, {column} AS name, SUM(messages) AS messages, SUM(tokens) AS tokens, 0, 0, 0, 0
-        FROM counted {where} GROUP BY {column} ORDER BY 3 DESC, 2 LIMIT {MOST_SHOWN}
-    ) AS {kind}s"""  # noqa: S608
+def by_size(share: Share) -> tuple[int, str]:
+    return -share.messages, share.name
 
 
 def named(shares: list[Share]) -> list[Share]:

@@ -342,7 +342,7 @@ def test_a_page_costs_the_same_for_one_row_and_for_fifty(
     crowd(shared, alice, 49)
     fifty = statements(client, path)
     assert len(one) == len(fifty) <= 12
-    assert all("LIMIT" in sql for sql in fifty if "COUNT(" in sql)
+    assert all("LIMIT" in sql for sql in fifty if sql.startswith("SELECT COUNT("))
 
 
 def statements(client: Client, path: str) -> list[str]:

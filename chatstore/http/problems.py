@@ -11,7 +11,8 @@ from itertools import islice
 from typing import Any, Literal, cast
 
 import structlog
-from django.core.exceptions import PermissionDenied, TooManyFieldsSent
+from django.conf import settings
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, TooManyFieldsSent
 from django.db import IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from django.views import defaults
@@ -19,7 +20,7 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 
 from chatstore.http.logs import described
-from chatstore.http.requests import request_id_of
+from chatstore.http.requests import path_of, request_id_of
 from chatstore.retries import KeyReused
 
 Where = Literal["body", "query", "path", "header"]
@@ -182,7 +183,24 @@ def api_not_found(request: HttpRequest) -> HttpResponse:
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     if is_api(request):
         return problem(request, 400, "bad_request", "The request cannot be understood.")
+    if isinstance(exception, RequestDataTooBig):
+        most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 2**20
+        return HttpResponse(f"More than {most} MB was sent.\n", status=413, content_type="text/plain")
     return defaults.bad_request(request, exception)
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Every refusal of a page is in the log, those of Django's own admin, too. The exception names the action."""
+    user = request.user
+    if user.is_authenticated:
+        log.warning(
+            "refused",
+            user=str(user.public_id),
+            method=request.method,
+            path=path_of(request),
+            action=str(exception),
+        )
+    return defaults.permission_denied(request, exception)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

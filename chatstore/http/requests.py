@@ -33,6 +33,11 @@ def masked(word: re.Match[str]) -> str:
     return word[0] if uuid_of(word[0]) else "[...]"
 
 
+def path_of(request: HttpRequest) -> str:
+    """The path as the log tells it, without a query."""
+    return LONG_WORD.sub(masked, escape_uri_path(request.path))
+
+
 class RequestLogMiddleware:
     """Takes a sane `X-Request-ID` or makes one, returns it, and logs method, path, status and time.
 
@@ -52,7 +57,7 @@ class RequestLogMiddleware:
             log.info(
                 "request",
                 method=request.method,
-                path=LONG_WORD.sub(masked, escape_uri_path(request.path)),
+                path=path_of(request),
                 status=response.status_code,
                 ms=round((time.perf_counter() - started) * 1000, 1),
             )

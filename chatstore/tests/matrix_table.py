@@ -79,6 +79,9 @@ PAGES = [
     # For the admin's login alone: a bearer token opens nothing there.
     Route("admin/", "/admin/", ONE, dict.fromkeys(METHODS, always(302)), public=True),
     Route("admin/find/", "/admin/find/?q=run-1", ONE, dict.fromkeys(METHODS, always(302)), public=True),
+    Route(
+        "admin/autocomplete/", "/admin/autocomplete/?term=a", ONE, dict.fromkeys(METHODS, always(302)), public=True
+    ),
 ]
 ACCOUNTS = [
     Route(

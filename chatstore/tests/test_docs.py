@@ -74,8 +74,8 @@ def test_a_walk_through_prints_what_the_page_shows(page: str, live_server: Any) 
     assert not differing, "\n".join(differing)
 
 
-@pytest.mark.parametrize("block", [*blocks("docs/auth.md", "ini")])
-def test_the_settings_of_the_page_on_logins_can_be_used(block: str) -> None:
+@pytest.mark.parametrize("block", [*blocks("docs/auth.md", "ini"), *blocks("docs/admin.md", "ini")])
+def test_the_settings_of_the_pages_can_be_used(block: str) -> None:
     chosen = dict(line.split("=", 1) for line in block.splitlines())
     done = subprocess.run(
         [sys.executable, "manage.py", "check"], cwd=BASE_DIR, env={**os.environ, **chosen}, check=False

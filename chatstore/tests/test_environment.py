@@ -81,7 +81,7 @@ def test_postgresql_gets_a_checked_pool_and_timeouts(monkeypatch: pytest.MonkeyP
     entry = databases(environment(monkeypatch, DATABASE_URL="postgresql://u:p@h/chat?sslmode=require"))["default"]
     options = entry["OPTIONS"]
     assert options["pool"] == {"min_size": 2, "max_size": 15, "timeout": 1.5, "max_lifetime": 3600}
-    assert options["options"] == "-c statement_timeout=10000 -c lock_timeout=1500"
+    assert options["options"] == "-c statement_timeout=10000 -c lock_timeout=1500 -c jit=off"
     assert options["sslmode"] == "require"
     assert entry["CONN_HEALTH_CHECKS"]
 

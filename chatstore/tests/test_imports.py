@@ -37,7 +37,7 @@ ROOMS: dict[str, set[str]] = {
     "chatstore.bounded_admin": set(),
     "chatstore.environment": set(),
     "chatstore": {"chatstore.http", "chatstore.environment"},
-    "chatstore.urls": {"chatstore.http", *ROUTES},
+    "chatstore.urls": {"chatstore.http", "chatstore.bounded_admin", *ROUTES},
     "accounts.models": {"chatstore.ids"},
     "accounts.authentication": {*HTTP, "accounts.models", "chatstore.environment"},
     "accounts": {*HTTP, "accounts.models"},

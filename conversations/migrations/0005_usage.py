@@ -57,6 +57,28 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='UsageTotal',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('scope', models.CharField(choices=[('all', 'All'), ('workspace', 'Workspace'), ('agent', 'Agent')], max_length=16)),
+                ('subject', models.CharField(blank=True, max_length=255)),
+                ('day', models.DateField()),
+                ('kind', models.CharField(choices=[('day', 'Day'), ('tool', 'Tool'), ('agent', 'Agent'), ('workspace', 'Workspace')], max_length=16)),
+                ('name', models.CharField(blank=True, max_length=255)),
+                ('messages', models.BigIntegerField()),
+                ('tokens', models.BigIntegerField()),
+                ('sessions', models.BigIntegerField()),
+                ('users', models.BigIntegerField()),
+                ('interrupted', models.BigIntegerField()),
+                ('failed', models.BigIntegerField()),
+            ],
+            options={
+                'default_permissions': (),
+                'indexes': [models.Index(fields=['day'], name='usagetotal_day')],
+                'constraints': [models.UniqueConstraint(fields=('scope', 'subject', 'day', 'kind', 'name'), name='usagetotal_once')],
+            },
+        ),
+        migrations.CreateModel(
             name='UsageMark',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),

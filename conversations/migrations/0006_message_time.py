@@ -15,6 +15,12 @@ class Migration(migrations.Migration):
     operations = [
         AddIndexOnline(
             model_name='message',
-            index=TimeIndex(autosummarize=True, fields=['created_at'], name='message_time', pages_per_range=16),
+            index=TimeIndex(
+                autosummarize=True,
+                fields=['created_at'],
+                name='message_time',
+                opclasses=['timestamptz_minmax_multi_ops'],
+                pages_per_range=64,
+            ),
         ),
     ]

@@ -102,7 +102,7 @@ def load_chunk(chunk: Sequence[PlannedSession]) -> Added:
     ids = ids_of(openings)
     heads = (message_rows(ids[opened.planned], opened.first, 1) for opened in openings)
     bulk.insert(Message, MESSAGE_COLUMNS, list(chain.from_iterable(heads)))
-    usage.mark(message.at for opened in openings for message in opened.first)
+    usage.mark((message.at for opened in openings for message in opened.first), today_too=True)
     added = Added(sessions=len(openings), messages=sum(len(opened.first) for opened in openings))
     for opened in openings:
         added.messages += load_rest(ids[opened.planned], opened)
@@ -167,7 +167,7 @@ def load_rest(session: int, opened: Opening) -> int:
     count = len(opened.first)
     for piece in bulk.pieces(opened.rest, PIECE):
         bulk.insert(Message, MESSAGE_COLUMNS, list(message_rows(session, piece, count + 1)))
-        usage.mark(message.at for message in piece)
+        usage.mark((message.at for message in piece), today_too=True)
         count_up(session, piece)
         count += len(piece)
     return count - len(opened.first)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final, NoReturn, cast
 
-import structlog
 from django import forms
 from django.conf import settings
 from django.contrib import admin
@@ -29,11 +28,10 @@ REASONS: Final = "access_reasons"
 RECORDS_AT_ONCE: Final = 1_000
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
-log = structlog.get_logger("chatstore.access")
-
 
 def record(request: HttpRequest, action: str, *, session: Session | None = None, detail: str = "") -> None:
-    """Write down that the caller does `action` (AccessRecord.Action). `detail` holds ids at most, never words."""
+    """Write down that the caller does `action` (AccessRecord.Action). `detail` holds what was asked for,
+    never what was found."""
     recorded(request, action, session, detail).save(force_insert=True)
 
 
@@ -51,16 +49,15 @@ def recorded(request: HttpRequest, action: str, session: Session | None, detail:
         action=AccessRecord.Action(action),
         session_id=session.pk if session else None,
         session_uuid=session.session_id if session else None,
-        detail=detail[:255],
+        detail="".join(character if character.isprintable() else " " for character in detail[:255]),
         address=network_of(FailureThrottle().get_ident(cast(Request, request)) or ""),
         reason=reason_of(request, session),
     )
 
 
-def refuse(request: HttpRequest, action: str) -> NoReturn:
-    """403, and a line in the log that says who tried what."""
-    log.warning("refused", user=str(cast(User, request.user).public_id), action=action)
-    raise PermissionDenied
+def refuse(action: str) -> NoReturn:
+    """403, and a line in the log that says who tried what (`chatstore.http.problems.permission_denied`)."""
+    raise PermissionDenied(action)
 
 
 # Why

@@ -1,6 +1,6 @@
 """The admin's front page with what was used: by day, and who and what was busiest.
 
-The numbers come from the roll-up (`conversations.usage`), which reads no more than the open day's messages.
+The numbers come from the roll-up (`conversations.usage`), which counts the messages of the last two days at most.
 """
 
 from __future__ import annotations
@@ -96,6 +96,9 @@ def read_query(query: Mapping[str, str], today: date) -> Asked:
     if agent is not None and ("\0" in agent or len(agent) > LONGEST_AGENT):
         agent = None
         notes.append("“agent” cannot be the name of an agent. It was left out: these are all of them.")
+    if workspace and agent is not None:
+        agent = None
+        notes.append("Either a workspace or an agent: “agent” was left out.")
     return Asked(today, until or today, days or DAYS, workspace, agent, tuple(notes))
 
 
@@ -156,7 +159,7 @@ class Link(NamedTuple):
 
 
 class Dashboard:
-    """What the page shows of a period, for everybody or narrowed to a workspace, an agent or both."""
+    """What the page shows of a period, for everybody or narrowed to a workspace or an agent."""
 
     def __init__(self, query: Mapping[str, str]) -> None:
         self.asked = read_query(query, timezone.now().date())
@@ -219,16 +222,19 @@ class Dashboard:
         found = self.report
 
         def by_agent(name: str) -> str:
-            return self.asked.address(agent=name)
+            return self.asked.address(agent=name, workspace=None)
 
         def by_workspace(name: str) -> str:
-            return self.asked.address(workspace=name)
+            return self.asked.address(workspace=name, agent=None)
 
-        return [
-            Ranking("Busiest tools", "Tool", "Calls", busiest(found.tools, "no name")),
-            Ranking("Busiest agents", "Agent", "Messages", busiest(found.agents, "no agent", by_agent)),
-            Ranking("Busiest workspaces", "Workspace", "Messages", busiest(found.workspaces, "", by_workspace)),
-        ]
+        rankings = [Ranking("Busiest tools", "Tool", "Calls", busiest(found.tools, "no name"))]
+        if self.asked.agent is None:
+            agents = busiest(found.agents, "no agent", by_agent)
+            rankings.append(Ranking("Busiest agents", "Agent", "Messages", agents))
+        if self.asked.workspace is None:
+            workspaces = busiest(found.workspaces, "", by_workspace)
+            rankings.append(Ranking("Busiest workspaces", "Workspace", "Messages", workspaces))
+        return rankings
 
 
 def drawn(name: str, title: str, series: Mapping[str, tuple[str, str]], days: Sequence[Counts]) -> Figure:

@@ -30,8 +30,9 @@ TIMES: Final = ("created_at", "updated_at", "deleted_at")
 COLUMNS: Final = (
     "position", "role", "status", "content", "tool_name", "trace_id", "span_id", "tokens", "metadata", *TIMES,
 )  # fmt: skip
-# What a spreadsheet takes for a formula where a cell begins with it (OWASP, CSV injection).
-FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+# What a spreadsheet may take for a formula where a cell begins with it (OWASP, CSV injection): some pass over
+# white space, some read full-width forms.
+FORMULA: Final = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")
 # Where Markdown ends a line (CommonMark 2.1); Python's splitlines knows more.
 LINE_END: Final = re.compile(r"\r\n|\r|\n")
 
@@ -39,8 +40,7 @@ Row = dict[str, Any]
 Exported = Iterable[tuple[Row, Iterator[Row]]]
 
 
-def as_json(value: Any) -> str:
-    """On one line."""
+def json_line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -83,9 +83,9 @@ def give_back() -> None:
 def jsonl(sessions: Exported) -> Iterator[str]:
     """A line for each session, followed by a line for each of its messages."""
     for session, messages in sessions:
-        yield as_json({"type": "session", **session}) + "\n"
+        yield json_line({"type": "session", **session}) + "\n"
         for message in messages:
-            yield as_json({"type": "message", "session_id": session["session_id"], **message}) + "\n"
+            yield json_line({"type": "message", "session_id": session["session_id"], **message}) + "\n"
 
 
 def markdown(sessions: Exported) -> Iterator[str]:
@@ -107,7 +107,7 @@ def quoted(text: str) -> str:
 
 def fenced(values: Mapping[str, Any]) -> str:
     """A line of JSON, which cannot end the fence."""
-    return f"```json\n{as_json({name: value for name, value in values.items() if value is not None})}\n```"
+    return f"```json\n{json_line({name: value for name, value in values.items() if value is not None})}\n```"
 
 
 class Line:
@@ -128,8 +128,8 @@ def csv_of_messages(sessions: Exported) -> Iterator[str]:
 
 def defused(value: Any) -> str:
     """A cell that no spreadsheet computes: where it would begin a formula, behind an apostrophe."""
-    cell = "" if value is None else value if isinstance(value, str) else as_json(value)
-    return f"'{cell}" if cell.startswith(FORMULA) else cell
+    cell = "" if value is None else value if isinstance(value, str) else json_line(value)
+    return f"'{cell}" if FORMULA.match(cell) else cell
 
 
 # How it is sent

@@ -1,17 +1,17 @@
 """The look-ups behind "paste anything": messages and sessions by what a text names.
 
 Two rounds. The first looks up ids; only where it finds nothing, the second takes beginnings of ids and email
-addresses, which say less. Each query uses an index, and of none more than fifty rows are read.
+addresses, which say less. Each query uses an index, and reads so many rows at most (`lookups`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from itertools import islice
 
-from django.db.models import Case, F, Q, QuerySet, Value, When
+from django.db.models import Q, QuerySet, Value
 from django.db.models.functions import Left, Lower
 from django.db.models.lookups import In
 
@@ -19,6 +19,7 @@ from accounts.models import User
 from chatstore.ids import uuid_of
 from conversations.models import Message, Session
 from conversations.staff.links import transcript_url
+from conversations.staff.lookups import Key, beginning_with, look_up, newest_of, one_of
 from conversations.staff.traces import IDS, Candidate, Kind
 
 MOST_SHOWN = 50
@@ -29,7 +30,8 @@ EXCERPT = 120
 READ_FOR_EXCERPT = 480
 
 COLUMNS = ("id", "session_id", "position", "role", "created_at", "deleted_at", "trace_id", "span_id")
-SESSION_COLUMNS = ("session_id", "title", "message_count", "updated_at", "deleted_at", "owner__username")
+OWNER_COLUMNS = ("owner__name", "owner__username")
+SESSION_COLUMNS = ("session_id", "title", "message_count", "updated_at", "deleted_at", *OWNER_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Found:
     messages: list[MessageHit] = field(default_factory=list)
     sessions: list[SessionHit] = field(default_factory=list)
     has_more: bool = False
+    # There are more under one id than were looked at.
+    is_cut: bool = False
     # Email addresses name people, who have any number of sessions.
     is_of_people: bool = False
 
@@ -77,10 +81,22 @@ class Found:
         return bool(self.messages or self.sessions)
 
     @property
+    def places(self) -> dict[int, Session]:
+        """The sessions of all that was found, by key."""
+        sessions = [hit.session for hit in self.messages] + [hit.session for hit in self.sessions]
+        return {session.pk: session for session in sessions}
+
+    def is_under(self, named: Candidate) -> bool:
+        """Whether a message that was found has this as its id, or an id that goes on after this beginning."""
+        ids = {stored for hit in self.messages for stored in (hit.trace_id, hit.span_id) if stored}
+        if named.kind == Kind.PREFIX:
+            return any(stored.startswith(named.spellings) for stored in ids.difference(named.spellings))
+        return not ids.isdisjoint(named.spellings)
+
+    @property
     def destination(self) -> str | None:
         """Where to go without asking: to the one message, run or session found; None where several are."""
-        places = {hit.session.pk for hit in self.messages} | {hit.session.pk for hit in self.sessions}
-        if len(places) != 1 or self.is_of_people:
+        if len(self.places) != 1 or self.is_of_people or self.is_cut:
             return None
         if not self.messages:
             return self.sessions[0].url
@@ -105,32 +121,35 @@ def spelled(candidates: Sequence[Candidate], *kinds: Kind) -> list[str]:
 def found_exactly(candidates: Sequence[Candidate]) -> Found:
     ids = spelled(candidates, *IDS)
     numbers = [int(number) for number in spelled(candidates, Kind.MESSAGE)]
-    # A message that is named, or whose span is, before the rest of its trace.
-    rank = Case(When(pk__in=numbers, then=0), When(span_id__in=ids, then=1), default=2)
-    named = Q(trace_id__in=ids) | Q(span_id__in=ids) | Q(pk__in=numbers)
-    rows, has_more = bounded(Message.objects.filter(named).annotate(rank=rank), "rank")
-    around = {row["session_id"] for row in rows}
-    keys = {int(number) for number in spelled(candidates, Kind.SESSION)}
+    keys, is_cut = look_up([*one_of("id", numbers), *one_of("span_id", ids), *one_of("trace_id", ids)])
+    named, spans = set(numbers), set(ids)
+
+    def rank(key: Key) -> int:
+        """A message that is named, or whose span is, before the rest of its trace."""
+        return 0 if key.id in named else 1 if key.span_id in spans else 2
+
+    page = first_of(keys, rank)
+    around = {key.session_id for key in page}
+    pks = {int(number) for number in spelled(candidates, Kind.SESSION)}
     uuids = {found for found in map(uuid_of, spelled(candidates, Kind.UUID)) if found}
-    sessions = shown(Session.objects.filter(Q(pk__in=keys | around) | Q(session_id__in=uuids)))
-    asked = [SessionHit(s) for s in sessions if s.pk in keys or s.session_id in uuids]
-    return Found(hits(rows, sessions), asked, has_more)
+    sessions = shown(Session.objects.filter(Q(pk__in=pks | around) | Q(session_id__in=uuids)))
+    asked = [SessionHit(s) for s in sessions if s.pk in pks or s.session_id in uuids]
+    return Found(hits(page, sessions), asked, len(keys) > MOST_SHOWN, is_cut)
 
 
 def found_loosely(candidates: Sequence[Candidate]) -> Found:
-    began = Q(pk__in=[])
-    for candidate in [named for named in candidates if named.kind == Kind.PREFIX][:MOST_PREFIXES]:
-        for beginning in candidate.spellings:
-            began |= Q(trace_id__startswith=beginning) | Q(span_id__startswith=beginning)
-    rows, has_more = bounded(Message.objects.filter(began))
-    around = shown(Session.objects.filter(pk__in={row["session_id"] for row in rows}))
-    people = people_with(spelled(candidates, Kind.EMAIL))
-    # In the order of the owner's index.
-    theirs = Session.objects.filter(owner__in=people).order_by("-updated_at", "-id")[: MOST_SHOWN + 1]
-    sessions = shown(theirs) if people else []
-    owned = [SessionHit(session) for session in sessions[:MOST_SHOWN]]
-    has_more = has_more or len(sessions) > MOST_SHOWN
-    return Found(hits(rows, around), owned, has_more, is_of_people=bool(owned))
+    prefixes = [named for named in candidates if named.kind == Kind.PREFIX][:MOST_PREFIXES]
+    beginnings = dict.fromkeys(beginning for prefix in prefixes for beginning in prefix.spellings)
+    keys, is_cut = look_up(
+        [beginning_with(column, text) for text in beginnings for column in ("trace_id", "span_id")]
+    )
+    page = first_of(keys)
+    theirs = newest_of(people_with(spelled(candidates, Kind.EMAIL)), MOST_SHOWN + 1)
+    sessions = shown(Session.objects.filter(pk__in={*theirs, *(key.session_id for key in page)}))
+    by_key = {session.pk: session for session in sessions}
+    owned = [SessionHit(by_key[pk]) for pk in theirs[:MOST_SHOWN] if pk in by_key]
+    has_more = len(keys) > MOST_SHOWN or len(theirs) > MOST_SHOWN
+    return Found(hits(page, sessions), owned, has_more, is_cut, is_of_people=bool(owned))
 
 
 def people_with(emails: list[str]) -> list[int]:
@@ -141,26 +160,25 @@ def people_with(emails: list[str]) -> list[int]:
     return list(User.objects.filter(lowered).values_list("pk", flat=True)[:MOST_SHOWN])
 
 
-def bounded(messages: QuerySet[Message], *first: str) -> tuple[list[dict[str, Any]], bool]:
-    """The first fifty of `messages`, and whether there are more. Where there are, one that is in another session
-    is among them if any is: a long run is told from one that goes on elsewhere."""
-    # + 0: an order that no index serves. Where one does, PostgreSQL may walk the whole table in that order.
-    newest = (F("session_id") + 0).desc()
-    excerpt = Left("content", READ_FOR_EXCERPT)
-    rows = messages.order_by(*first, newest, "position").values(*COLUMNS, beginning=excerpt)
-    page = list(rows[: MOST_SHOWN + 1])
-    if len(page) <= MOST_SHOWN:
-        return page, False
-    return [*page[:MOST_SHOWN], *rows.exclude(session=page[0]["session_id"])[:1]], True
+def first_of(keys: list[Key], rank: Callable[[Key], int] = lambda key: 0) -> list[Key]:
+    """The first fifty, newest sessions first. Where there are more, one of another session is added, if any is:
+    a long run is told from one that goes on elsewhere."""
+    ordered = sorted(keys, key=lambda key: (rank(key), -key.session_id, key.position))
+    page, rest = ordered[:MOST_SHOWN], ordered[MOST_SHOWN:]
+    elsewhere = (key for key in rest if key.session_id != page[0].session_id)
+    return [*page, *islice(elsewhere, 1)]
 
 
 def shown(sessions: QuerySet[Session]) -> list[Session]:
     return list(sessions.select_related("owner").only(*SESSION_COLUMNS))
 
 
-def hits(rows: list[dict[str, Any]], sessions: list[Session]) -> list[MessageHit]:
-    """A message whose session was removed in between is none."""
+def hits(keys: list[Key], sessions: list[Session]) -> list[MessageHit]:
+    """A message that was removed in between, or whose session was, is none."""
     by_key = {session.pk: session for session in sessions}
+    read = Message.objects.filter(pk__in=[key.id for key in keys]).order_by()
+    rows = {row["id"]: row for row in read.values(*COLUMNS, beginning=Left("content", READ_FOR_EXCERPT))}
+    found = (rows[key.id] for key in keys if key.id in rows)
     return [
         MessageHit(
             id=row["id"],
@@ -173,12 +191,15 @@ def hits(rows: list[dict[str, Any]], sessions: list[Session]) -> list[MessageHit
             span_id=row["span_id"],
             excerpt=excerpt_of(row["beginning"]),
         )
-        for row in rows
+        for row in found
         if row["session_id"] in by_key
     ]
 
 
 def excerpt_of(content: str) -> str:
     """The first words, on one line."""
-    line = " ".join(content.split())
-    return line if len(line) <= EXCERPT else f"{line[: EXCERPT - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return cut(" ".join(content.split()), EXCERPT)
+
+
+def cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from django.contrib import admin, messages
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.db.models import QuerySet
 from django.http import (
     Http404,
@@ -99,7 +99,10 @@ class SessionPowers(admin.ModelAdmin):
     # A session's page
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+        """The title and the metadata are people's words."""
         session: Session = context["original"]
+        if asking := access.asked_for_reason(request, session):
+            return asking
         access.record(request, AccessRecord.Action.VIEW, session=session)
         context["powers"] = [
             (POWERS[power].label, reverse(f"admin:conversations_session_{power}", args=[session.pk]))
@@ -129,7 +132,7 @@ class SessionPowers(admin.ModelAdmin):
 
     def power_view(self, request: HttpRequest, pk: int, power: str) -> HttpResponse:
         if not self.may(request, POWERS[power].permission):
-            access.refuse(request, power)
+            access.refuse(power)
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         self.used(request, power, [self.session_of(request, pk)])
@@ -137,7 +140,7 @@ class SessionPowers(admin.ModelAdmin):
 
     def export_view(self, request: HttpRequest, pk: int, form: str) -> HttpResponseBase:
         if not self.has_export_permission(request):
-            access.refuse(request, "export")
+            access.refuse(AccessRecord.Action.EXPORT)
         if request.method != "GET":
             return HttpResponseNotAllowed(["GET"])
         session = self.session_of(request, pk)
@@ -147,7 +150,7 @@ class SessionPowers(admin.ModelAdmin):
 
     def reason_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         if not self.has_view_permission(request):
-            access.refuse(request, "reason")
+            access.refuse("reason")
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         return access.take_reason(request, self.session_of(request, pk))
@@ -156,15 +159,15 @@ class SessionPowers(admin.ModelAdmin):
 
     @admin.action(permissions=["restore"], description="Restore selected sessions")
     def restore(self, request: HttpRequest, queryset: QuerySet[Session]) -> None:
-        self.used(request, "restore", queryset)
+        self.used(request, "restore", keys_of(queryset))
 
     @admin.action(permissions=["trash"], description="Move selected sessions to trash")
     def trash(self, request: HttpRequest, queryset: QuerySet[Session]) -> None:
-        self.used(request, "trash", queryset)
+        self.used(request, "trash", keys_of(queryset))
 
     @admin.action(permissions=["settle"], description="Settle lost turns of selected sessions")
     def settle(self, request: HttpRequest, queryset: QuerySet[Session]) -> None:
-        self.used(request, "settle", queryset)
+        self.used(request, "settle", keys_of(queryset))
 
     @admin.action(permissions=["export"], description="Export selected sessions as JSONL")
     def export_jsonl(self, request: HttpRequest, queryset: QuerySet[Session]) -> HttpResponseBase:
@@ -188,12 +191,16 @@ class SessionPowers(admin.ModelAdmin):
         self.message_user(request, " ".join([said, *left]), messages.WARNING if left else messages.SUCCESS)
 
     def exported_list(self, request: HttpRequest, form: str, queryset: QuerySet[Session]) -> HttpResponseBase:
-        chosen = list(queryset.select_related(None).only("session_id"))
-        return access.asked_for_reason_of_many(request) or self.exported(request, form, chosen)
+        return access.asked_for_reason_of_many(request) or self.exported(request, form, list(keys_of(queryset)))
 
     def exported(self, request: HttpRequest, form: str, sessions: list[Session]) -> HttpResponseBase:
         access.record_each(request, AccessRecord.Action.EXPORT, sessions, detail=form)
         return export.exported(request, form, sessions)
+
+
+def keys_of(queryset: QuerySet[Session]) -> QuerySet[Session]:
+    """Ten thousand may be chosen, with a megabyte of metadata each."""
+    return queryset.select_related(None).only("session_id")
 
 
 def outcome(request: HttpRequest, power: str, session: Session) -> str:
@@ -207,4 +214,6 @@ def outcome(request: HttpRequest, power: str, session: Session) -> str:
         return "Some have been purged meanwhile."
     except services.QuotaReached:
         return "Some would be more live sessions than their owner may have."
+    except OperationalError:
+        return "Some could not be done now; try again."
     return ""

@@ -9,10 +9,10 @@ The text is hostile: only so much of it is read, and each expression moves on af
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote_plus, unquote
 
 from chatstore.ids import row_id_of
 
@@ -20,6 +20,8 @@ MOST_READ = 20_000
 MOST_CANDIDATES = 20
 SHORTEST_PREFIX = 8
 LONGEST_ID = 255
+# As it stands in a URL.
+LONGEST_QUERY = 4_000
 # A link inside of a link is encoded twice.
 MOST_DECODINGS = 2
 
@@ -68,6 +70,13 @@ class Kind(StrEnum):
 
 
 ORDER = list(Kind)
+# By which `candidates_in` knows a kind again that digits alone do not tell.
+LABELS = dict.fromkeys(Kind, "") | {
+    Kind.TRACE: "trace:",
+    Kind.SPAN: "span:",
+    Kind.MESSAGE: "message:",
+    Kind.SESSION: "session:",
+}
 # Looked up in both columns: a run of LangSmith is a UUID and may be a span; a trace of Jaeger may have 16 digits.
 IDS = frozenset({Kind.TRACE, Kind.UUID, Kind.SPAN, Kind.PASTED})
 
@@ -78,6 +87,13 @@ class Candidate(NamedTuple):
     kind: Kind
     text: str
     spellings: tuple[str, ...]
+
+    @property
+    def is_id(self) -> bool:
+        """Whether it was recognised by its shape or its label; what was pasted as a whole may be words."""
+        if self.kind == Kind.PREFIX:
+            return PARTIAL.fullmatch(self.text) is not None
+        return self.kind != Kind.PASTED
 
 
 Named = tuple[Kind, str]
@@ -100,6 +116,17 @@ def candidates_in(pasted: str) -> list[Candidate]:
         if len(chosen) == MOST_CANDIDATES:
             break
     return chosen
+
+
+def query_of(candidates: Sequence[Candidate]) -> str:
+    """A short text that names the same ids and holds no other words; empty where there is none."""
+    ids = {named for named in candidates if named.is_id}
+    spelled = [named.text for named in candidates if named in ids]
+    labelled = [f"{LABELS[named.kind]}{named.text}" for named in candidates if named in ids]
+    for query in (*spelled, " ".join(labelled)):
+        if ids <= set(candidates_in(query)) and len(quote_plus(query)) <= LONGEST_QUERY:
+            return query
+    return ""
 
 
 def storable(text: str) -> str:

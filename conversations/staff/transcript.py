@@ -1,8 +1,8 @@
 """A session as one reads it: a window of its messages, jumps out of it, and the run that is highlighted.
 
-A session may hold any number of messages. So nothing here counts or skips rows: each read is a range of the index
-(session, position) no longer than a constant, and where that is not the whole session the page says so. The one
-exception is where a run begins, if nothing but its trace id is asked for: that is found by the index of those.
+A session may hold any number of messages, and so may a trace. So nothing here counts or skips rows: each read is a
+range of the index (session, position) no longer than a constant, and where that is not the whole session the page
+says so. Where nothing but a trace id is asked for, the first messages that carry it are looked at, too.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from django.conf import settings
-from django.db.models import Exists, F, Q, QuerySet
-from django.db.models.functions import Left
+from django.db.models import Exists, Q, QuerySet, Value
+from django.db.models.functions import Coalesce, Left
 
 from chatstore.ids import row_id_of, uuid_of
 from conversations.models import Message, Session, Turn
+from conversations.staff.lookups import look_up, one_of
 from conversations.staff.markdown import clean_html
 
 PAGE: Final = 50
@@ -48,6 +49,8 @@ COLUMNS: Final = (
     "created_at",
     "deleted_at",
 )
+NOT_THERE: Final = "No message of this session has this trace id."
+NOT_LOOKED_AT: Final = "Too many messages carry this trace id to look for those of this session."
 RENDERED: Final = {Message.Role.USER, Message.Role.ASSISTANT, Message.Role.SYSTEM}
 FAILURES: Final = (Message.Status.FAILED, Message.Status.INTERRUPTED)
 HEX: Final = re.compile(r"[0-9a-fA-F]{32}")
@@ -127,15 +130,26 @@ def next_failure(session: Session, after: int) -> QuerySet[Message]:
     return in_reach(session, after).filter(failed)[:1]
 
 
-def first_of_trace(session: Session, trace: str) -> QuerySet[Message]:
-    """Where a run begins. + 0: found by the index of trace ids, rather than by walking the session."""
-    return messages_of(session).filter(trace_id=trace).order_by(F("position") + 0)[:1]
+def begin_of_run(session: Session, trace: str) -> tuple[int | None, bool]:
+    """Where a run begins, and whether nothing was left out: for a long session only the first messages that carry
+    the trace id are looked at, of whatever session they are."""
+    if session.last_position <= REACH:
+        return run_between(session, trace, 1, REACH).values_list("position", flat=True).first(), True
+    keys, has_more = look_up(one_of("trace_id", [trace]))
+    begin = min((key.position for key in keys if key.session_id == session.pk), default=None)
+    return begin, not has_more
+
+
+def run_between(session: Session, trace: str, first: int, last: int) -> QuerySet[Message]:
+    """A run's messages in this range of positions. COALESCE keeps off the index of trace ids, which finds those of
+    every session, however many."""
+    near = messages_of(session).filter(position__gte=first, position__lte=last)
+    return near.alias(of=Coalesce("trace_id", Value(""))).filter(of=trace).order_by("position")
 
 
 def run_around(session: Session, trace: str, first: int, last: int) -> QuerySet[Message]:
     """A run's messages within reach of the window."""
-    near = messages_of(session).filter(position__gte=first - REACH // 2, position__lte=last + REACH // 2)
-    return near.filter(trace_id=trace).order_by("position")
+    return run_between(session, trace, first - REACH // 2, last + REACH // 2)
 
 
 def rows_of(window: QuerySet[Message]) -> list[dict[str, Any]]:
@@ -187,13 +201,15 @@ def kind_of(trace_id: str) -> tuple[str, str]:
 
 
 def trace_url(trace_id: str | None, span_id: str | None) -> str:
-    """Where the tracing system shows this, empty where nobody said. An id of dots alone would be a step up in the
-    path, however it is encoded."""
+    """Where the tracing system shows this, empty where nobody said. An id of dots alone is none: it would be a
+    step up in the path, however it is encoded."""
     if not trace_id or not trace_id.strip("."):
         return ""
+    if not span_id or not span_id.strip("."):
+        span_id = ""
     kind, digits = kind_of(trace_id)
     template = dict[str, str](settings.ENVIRONMENT.trace_url_templates).get(kind, "")
-    ids = {"trace_id": trace_id, "trace_id_hex": digits, "span_id": span_id or ""}
+    ids = {"trace_id": trace_id, "trace_id_hex": digits, "span_id": span_id}
     return template.format(**{name: quote(value, safe="") for name, value in ids.items()})
 
 
@@ -314,9 +330,9 @@ class Transcript:
         if marked:
             return window_from(self.session, max(1, marked["position"] - BEFORE_MARKED))
         if self.asked.trace:
-            begin = first_of_trace(self.session, self.asked.trace).values_list("position", flat=True).first()
+            begin, is_all = begin_of_run(self.session, self.asked.trace)
             if begin is None:
-                self.notes.append("No message of this session has this trace id.")
+                self.notes.append(NOT_THERE if is_all else NOT_LOOKED_AT)
             return window_from(self.session, begin or 1)
         return window_from(self.session, 1)
 

@@ -34,6 +34,7 @@ NOBODYS = {
     "auth.Permission",
     "contenttypes.ContentType",
     "conversations.UsageMark",
+    "conversations.UsageTotal",  # Days with what was busiest on them, counted again when messages are removed.
     "conversations.UsageState",
     "conversations.Maintenance",
 }

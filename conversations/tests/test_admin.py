@@ -175,6 +175,21 @@ def test_an_objects_text_has_no_words_of_a_message(message: Message) -> None:
     assert "New Chat" not in str(message.session)
 
 
+def test_a_message_that_is_purged_in_between_is_none(
+    staff: Client, message: Message, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = admin.site.get_model_admin(Message)
+    read = messages.get_object
+
+    def purged(*args: Any) -> Any:
+        found = read(*args)
+        Session.objects.all().delete()
+        return found
+
+    monkeypatch.setattr(messages, "get_object", purged)
+    assert staff.get(f"{MESSAGES}{message.pk}/change/").status_code == 404
+
+
 # Never changing
 
 
@@ -194,6 +209,16 @@ def test_nobody_writes(request: pytest.FixtureRequest, message: Message, who: st
     action = {"action": "delete_selected", "_selected_action": [key], "index": "0", "post": "yes"}
     client.post(path, action)
     assert (row(Message, message.pk), row(Session, message.session.pk)) == before
+
+
+@LISTS
+def test_who_may_only_view_is_offered_no_way_to_write(viewer: Client, message: Message, path: str) -> None:
+    for query in ("", "?q=alice", f"?session={message.session.pk}" if path == MESSAGES else "?deleted=yes"):
+        page = viewer.get(path + query).content.decode()
+        assert 'name="action"' not in page
+        assert 'name="_selected_action"' not in page
+        assert 'name="_save"' not in page
+        assert f"{path}add/" not in page
 
 
 @LISTS

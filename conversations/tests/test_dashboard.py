@@ -222,11 +222,17 @@ def test_a_period_does_not_end_tomorrow() -> None:
 
 
 @pytest.mark.django_db
-def test_a_workspace_and_an_agent_narrow(shared: Workspace) -> None:
-    asked = read_query({"workspace": str(shared.public_id).upper(), "agent": "", "until": "2026-11-01"}, TODAY)
-    assert (asked.workspace, asked.agent, asked.until) == (shared, "", date(2026, 11, 1))
-    assert asked.address(days=7) == f"?days=7&until=2026-11-01&workspace={shared.public_id}&agent="
-    assert asked.address(agent=None, workspace=None, until=None) == "?days=30"
+def test_a_workspace_or_an_agent_narrows(shared: Workspace) -> None:
+    asked = read_query({"workspace": str(shared.public_id).upper(), "until": "2026-11-01"}, TODAY)
+    assert (asked.workspace, asked.agent, asked.until) == (shared, None, date(2026, 11, 1))
+    assert asked.address(days=7) == f"?days=7&until=2026-11-01&workspace={shared.public_id}"
+    assert asked.address(workspace=None, until=None) == "?days=30"
+    without = read_query({"agent": ""}, TODAY)
+    assert (without.workspace, without.agent) == (None, "")
+    assert without.address() == "?days=30&agent="
+    both = read_query({"workspace": str(shared.public_id), "agent": "support"}, TODAY)
+    assert (both.workspace, both.agent) == (shared, None)
+    assert both.notes == ("Either a workspace or an agent: “agent” was left out.",)
 
 
 def test_a_link_quotes_a_name() -> None:
@@ -307,9 +313,13 @@ def test_the_busiest_are_links_that_narrow(staff: Client, said: Fake) -> None:
 @pytest.mark.django_db
 def test_a_narrowed_page_is_widened_again(staff: Client, said: Fake, shared: Workspace) -> None:
     said()
-    page = opened(staff, workspace=str(shared.public_id), agent="support")
-    assert '<bdi title="Shared">Shared</bdi> <a href="?days=30&amp;agent=support"' in page
-    assert f'<bdi title="support">support</bdi> <a href="?days=30&amp;workspace={shared.public_id}"' in page
+    page = opened(staff, workspace=str(shared.public_id))
+    assert '<bdi title="Shared">Shared</bdi> <a href="?days=30"' in page
+    assert "Busiest workspaces" not in page
+    page = opened(staff, agent="support")
+    assert '<bdi title="support">support</bdi> <a href="?days=30"' in page
+    assert "Busiest agents" not in page
+    assert 'href="?days=30&amp;workspace=' in page
     assert "No agent <a" in opened(staff, agent="")
 
 
@@ -324,10 +334,12 @@ def test_what_is_narrowed_is_asked_of_the_report(
         return report_of(first, last)
 
     monkeypatch.setattr(dashboard, "report", note)
-    opened(staff, workspace=str(shared.public_id), agent="support", days="7")
+    opened(staff, workspace=str(shared.public_id), days="7")
+    opened(staff, agent="support")
     opened(staff)
     assert asked == [
-        (timedelta(days=6), {"workspace": shared, "agent": "support"}),
+        (timedelta(days=6), {"workspace": shared, "agent": None}),
+        (timedelta(days=29), {"workspace": None, "agent": "support"}),
         (timedelta(days=29), {"workspace": None, "agent": None}),
     ]
 
@@ -365,7 +377,7 @@ def test_a_period_without_messages_leads_to_the_last_that_has_some(
     said(days=[Counts(today)], latest_day=date(2026, 3, 4), tools=[], agents=[], workspaces=[])
     page = opened(staff, agent="support")
     assert 'href="?days=30&amp;until=2026-03-04&amp;agent=support">2026-03-04</a>' in page
-    assert page.count("None in this period.") == 8
+    assert page.count("None in this period.") == 7
     assert "createtoken" not in page
 
 
@@ -374,13 +386,14 @@ def test_hostile_names_are_text(staff: Client, said: Fake, alice: Caller) -> Non
     shared = Workspace.objects.create(name=HOSTILE[:255])
     shares = [Share(HOSTILE, HOSTILE, 5, 5), Share("", HOSTILE, 5, 5)]
     said(tools=shares, agents=shares, workspaces=shares)
-    page = opened(staff, workspace=str(shared.public_id), agent=HOSTILE)
-    tags = Page(page)
-    assert HOSTILE not in page
-    assert page.count(f"<bdi>{escape(HOSTILE)}</bdi>") == 4
-    assert "img" not in tags.tags
-    assert not [name for _, name, _ in tags.attributes if name.startswith("on") or name == "style"]
-    assert "style" not in tags.tags
+    for narrowed in ({}, {"workspace": str(shared.public_id)}, {"agent": HOSTILE}):
+        page = opened(staff, **narrowed)
+        tags = Page(page)
+        assert HOSTILE not in page
+        assert escape(HOSTILE) in page
+        assert "img" not in tags.tags
+        assert not [name for _, name, _ in tags.attributes if name.startswith("on") or name == "style"]
+        assert "style" not in tags.tags
 
 
 # Who sees it
@@ -455,7 +468,7 @@ def test_the_page_takes_few_queries(staff: Client, alice: Caller, shared: Worksp
         new_message(session)
     Message.objects.filter(session=session).update(created_at=timezone.now() - timedelta(days=3))
     call_command("rollup", verbosity=0)
-    for query in ({}, {"days": "90", "agent": "support", "workspace": str(shared.public_id)}):
+    for query in ({}, {"days": "90", "agent": "support"}, {"workspace": str(shared.public_id)}):
         with CaptureQueriesContext(connection) as queries:
             opened(staff, **query)
         assert len(queries) <= 12, [query["sql"] for query in queries]
@@ -474,7 +487,7 @@ def overlapping(boxes: list[FloatRect]) -> list[FloatRect]:
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_fits_and_its_days_stand_apart(visit: Visit, sam: Caller, said: Fake, width: int) -> None:
     long = "lookup_customer_by_email_or_phone_number_and_country_" * 4
-    said(tools=[Share(long, long, 10**12, 10**12)], agents=[Share(HOSTILE, HOSTILE, 5, 5)])
+    said(tools=[Share(long, long, 10**12, 10**12)], workspaces=[Share(WORKSPACE, HOSTILE, 5, 5)])
     visit.page.set_viewport_size({"width": width, "height": 900})
     visit.log_in(sam)
     for days in (7, 30, 90):

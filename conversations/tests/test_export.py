@@ -126,17 +126,25 @@ def test_in_markdown_nobodys_words_look_like_a_heading(
     assert "> > \u2028<b>x</b>" in ended
 
 
-@pytest.mark.parametrize("begins", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize(
+    "begins",
+    [
+        *("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\tx", "\rx", "\nx"),
+        *("\uff1d1+1", "\uff0b1", "\uff0d1", "\uff20SUM(A1)"),
+        *(" =1+1", "  -1", " \nx", "\xa0=1", "\u3000\uff1d1", "\u2028+1", "\x0b@a", "\x1f=1"),
+    ],
+)
 @pytest.mark.parametrize("field", ["content", "tool_name", "trace_id", "span_id"])
 def test_no_cell_is_a_formula(staff: Client, session: Session, begins: str, field: str) -> None:
     new_message(session, **{"content": "Hello", field: begins}, role="tool_call")
     (row,) = cells(read(staff, url(session, "csv")))
     assert row[field] == f"'{begins}"
-    assert not [cell for cell in row.values() if cell.startswith(export.FORMULA)]
+    assert not [cell for cell in row.values() if export.FORMULA.match(cell)]
 
 
 def test_a_negative_number_in_metadata_is_no_formula(staff: Client, session: Session) -> None:
     assert export.defused(-1) == "'-1"
+    assert (export.defused(" a = b"), export.defused("  ")) == (" a = b", "  ")
     assert (export.defused(None), export.defused("a=b"), export.defused({"a": 1})) == ("", "a=b", '{"a":1}')
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.utils import timezone
 
 from conftest import Caller, new_message, new_session
@@ -68,6 +69,14 @@ def test_one_at_a_time(db: None) -> None:
     assert maintain.take("here")
 
 
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_whoever_is_just_taking_it_is_another_one_at_work() -> None:
+    maintained()
+    with turns.locked_elsewhere(Maintenance.objects.filter(pk=1)):
+        assert maintained() == "Another one is at work.\n"
+
+
 def test_it_leaves_no_lease_behind_when_it_fails(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError
@@ -78,6 +87,7 @@ def test_it_leaves_no_lease_behind_when_it_fails(session: Session, monkeypatch: 
     assert maintain.take("here")
 
 
+@pytest.mark.django_db(transaction=True)
 def test_it_keeps_its_lease_while_it_works(alice: Caller, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     purge_after(settings, 0)
     monkeypatch.setattr(retention, "SESSIONS_AT_ONCE", 1)
@@ -85,9 +95,10 @@ def test_it_keeps_its_lease_while_it_works(alice: Caller, settings: Any, monkeyp
         session = new_session(alice)
         new_message(session)
         services.trash_session(session)
-    leases: list[datetime] = []
+    leases: list[datetime | None] = []
 
     def renewed(holder: str) -> None:
+        assert not connection.in_atomic_block  # Or nobody would see it, and whoever takes it would wait.
         renew(holder)
         leases.append(Maintenance.objects.get().lease_until)
 

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
+from contextlib import contextmanager
+
+import psycopg
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import OperationalError, ProgrammingError, connection
+
+from chatstore.tests.serving import own_database_url
 
 
 def tables() -> set[str]:
@@ -38,3 +45,83 @@ def test_the_indexes_on_traces_serve_prefixes(name: str) -> None:
         (definition,) = cursor.fetchone()
     assert "varchar_pattern_ops" in definition
     assert "IS NOT NULL" in definition
+
+
+# An index that is made while others write
+
+
+@pytest.fixture
+def before_the_index(transactional_db: None) -> Iterator[None]:
+    """Without the index `message_time`."""
+    call_command("migrate", "conversations", "0005", verbosity=0)
+    yield
+    call_command("migrate", verbosity=0)
+
+
+def run(sql: str) -> list[tuple[object, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall() if cursor.description else []
+
+
+def is_valid() -> list[tuple[object, ...]]:
+    return run("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('message_time')")
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Statements of this thread wait for a tenth of a second, before as after."""
+    run("SET lock_timeout = '100ms'")
+    run("SET statement_timeout = '7s'")
+    yield
+    set_to = run("SELECT current_setting('lock_timeout'), current_setting('statement_timeout')")
+    run("RESET lock_timeout")
+    run("RESET statement_timeout")
+    assert set_to == [("100ms", "7s")]
+
+
+def migrate_impatiently() -> None:
+    try:
+        with impatient():
+            call_command("migrate", verbosity=0)
+    finally:
+        connection.close()
+
+
+@contextmanager
+def an_old_snapshot() -> Iterator[None]:
+    """Of another connection. Whoever makes an index beside writers waits for its end."""
+    with psycopg.connect(own_database_url()) as other:
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT 1 FROM conversations_message").fetchall()
+        yield
+
+
+@pytest.mark.postgres
+def test_an_index_waits_for_a_long_reader(before_the_index: None) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with an_old_snapshot():
+            migrating = pool.submit(migrate_impatiently)
+            with pytest.raises(TimeoutError):
+                migrating.result(1)
+        migrating.result(10)
+    assert is_valid() == [(True,)]
+
+
+@pytest.mark.postgres
+def test_an_index_that_was_cancelled_is_made_again(before_the_index: None) -> None:
+    with impatient(), an_old_snapshot(), pytest.raises(OperationalError):
+        run("CREATE INDEX CONCURRENTLY message_time ON conversations_message (created_at)")
+    assert is_valid() == [(False,)]
+    call_command("migrate", verbosity=0)
+    assert is_valid() == [(True,)]
+    assert "brin" in str(run("SELECT indexdef FROM pg_indexes WHERE indexname = 'message_time'"))
+
+
+@pytest.mark.postgres
+def test_an_index_of_that_name_that_serves_is_left(before_the_index: None) -> None:
+    run("CREATE INDEX message_time ON conversations_message (created_at)")
+    with impatient(), pytest.raises(ProgrammingError, match="already exists"):
+        call_command("migrate", verbosity=0)
+    assert is_valid() == [(True,)]
+    run("DROP INDEX message_time")

@@ -167,8 +167,42 @@ def test_one_workspace_or_one_agent(
     assert of(day, workspace=alice.user.personal_workspace()).days[0].tokens == 2
     assert of(day, agent="writer").days[0].tokens == 2
     assert of(day, agent="").days[0].tokens == 1
-    assert of(day, workspace=shared, agent="writer").days[0].tokens == 0
-    assert of(day, agent="nobody").agents == []
+    assert of(day, agent="nobody").days == [Counts(day)]
+
+
+@pytest.mark.parametrize("is_rolled_up", [True, False])
+def test_what_was_busiest_in_one_workspace_or_with_one_agent(
+    alice: Caller, bob: Caller, shared: Workspace, session: Session, is_rolled_up: bool
+) -> None:
+    day = today() - DAY
+    for owner, agent in ((alice, "writer"), (bob, "support")):
+        there = new_session(owner, workspace=shared, agent=agent)
+        said(there, day)
+        said(there, day, "tool_call", tool_name=f"of the {agent}")
+    if is_rolled_up:
+        rollup()
+    in_it = of(day, workspace=shared)
+    assert [share.name for share in in_it.agents] == ["support", "writer"]
+    assert [share.name for share in in_it.tools] == ["of the support", "of the writer"]
+    assert in_it.days[0][1:5] == (4, 0, 2, 2)
+    assert in_it.workspaces == []
+    with_it = of(day, agent="writer")
+    assert [share.label for share in with_it.workspaces] == ["Shared"]
+    assert [share.name for share in with_it.tools] == ["of the writer"]
+    assert with_it.days[0][1:5] == (2, 0, 1, 1)
+
+
+def test_of_a_day_the_busiest_are_kept(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a page reads no more for more names; the day as a whole has all of them."""
+    monkeypatch.setattr(usage, "MOST_KEPT", 2)
+    for number, calls in enumerate((1, 3, 2)):
+        for _ in range(calls):
+            said(session, today() - DAY, "tool_call", tool_name=f"tool {number}")
+    for _ in range(2):
+        report = of(today() - DAY)
+        assert [share.name for share in report.tools] == ["tool 1", "tool 2"]
+        assert report.days[0].messages == 6
+        rollup()
 
 
 # What changes afterwards
@@ -404,7 +438,7 @@ def test_todays_messages_come_from_the_index_of_times(alice: Caller) -> None:
     day = Message.objects.order_by("-pk").values_list("created_at", flat=True)[0].date()
     sql, parameters = usage.rows_of(day, day, day, None, None)
     with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN {sql} SELECT * FROM counted", parameters)
+        cursor.execute(f"EXPLAIN {sql}", parameters)
         plan = "\n".join(line for (line,) in cursor.fetchall())
     assert "message_time" in plan
     assert "Seq Scan on conversations_message" not in plan

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -37,11 +39,14 @@ class Command(BaseCommand):
             held_by(holder).update(holder="", lease_until=None)
 
 
+@transaction.atomic
 def take(holder: str) -> bool:
+    """False where another has it, or is just taking it."""
     Maintenance.objects.get_or_create(pk=1)
     now = timezone.now()
     free = Maintenance.objects.filter(Q(lease_until=None) | Q(lease_until__lte=now))
-    return bool(free.update(holder=holder, lease_until=now + LEASE))
+    taken = free.select_for_update(skip_locked=True).first()
+    return taken is not None and bool(free.update(holder=holder, lease_until=now + LEASE))
 
 
 def held_by(holder: str) -> Any:
@@ -55,8 +60,10 @@ def renew(holder: str) -> None:
 
 
 def purged(holder: str) -> Removed:
-    """What has been in the trash for PURGE_AFTER_DAYS; nothing where that is not set."""
+    """What has been in the trash for PURGE_AFTER_DAYS; nothing where that is not set. The lease is renewed after
+    each commit: others see it then."""
     days = settings.ENVIRONMENT.purge_after_days
     if days is None:
         return Removed()
-    return purge(timezone.now() - timedelta(days=days), lambda _: renew(holder))
+    before = timezone.now() - timedelta(days=days)
+    return purge(before, lambda _: transaction.on_commit(partial(renew, holder)))

@@ -64,7 +64,6 @@ const actions = {
     if (articles[here()]) link.hash = articles[here()].id;
     link.click();
   },
-  "/": () => document.querySelector("#staff-find input")?.focus(),
   "?": () => keys.showModal(),
 };
 
