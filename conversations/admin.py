@@ -114,15 +114,15 @@ class SessionList(StoredList):
 class SessionAdmin(SessionPowers, StoredAdmin):
     list_display = (
         "id",
-        "session_id",
         "title",
         "transcript_link",
-        "owner",
+        "owner_name",
         "workspace_id",
         "message_count",
         "tokens",
         "updated_at",
         "deleted_at",
+        "session_id",
     )
     list_select_related = ("owner",)
     list_filter = filters.SESSION_FILTERS
@@ -170,6 +170,10 @@ class SessionAdmin(SessionPowers, StoredAdmin):
     def messages_link(self, session: Session) -> SafeString:
         url = reverse("admin:conversations_message_changelist", query={"session": session.pk})
         return format_html('<a href="{}">Messages of this session</a>', url)
+
+    @admin.display(description="owner")
+    def owner_name(self, session: Session) -> str:
+        return session.owner.get_full_name()
 
     @admin.display(description="transcript")
     def transcript_link(self, session: Session) -> SafeString:

@@ -147,6 +147,7 @@ def sideways(page: Page) -> int:
     return wider
 
 
+@pytest.mark.once
 @pytest.mark.browser
 def test_nothing_scrolls_sideways_and_the_search_has_room(visit: Visit, sam: Caller, session: Session) -> None:
     said = "word" * 200
@@ -166,6 +167,7 @@ def test_nothing_scrolls_sideways_and_the_search_has_room(visit: Visit, sam: Cal
             assert box["width"] >= min(280, width)
 
 
+@pytest.mark.once
 @pytest.mark.browser
 def test_the_key_leads_to_the_search(visit: Visit, sam: Caller, session: Session) -> None:
     new_message(session, "Hello!")
@@ -180,6 +182,7 @@ def test_the_key_leads_to_the_search(visit: Visit, sam: Caller, session: Session
         expect(box).to_have_value("a/b")
 
 
+@pytest.mark.once
 @pytest.mark.browser
 def test_the_pictures_can_still_be_taken(
     browser: Browser, live_server: LiveServer, groups: None, tmp_path: Path

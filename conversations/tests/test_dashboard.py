@@ -482,6 +482,7 @@ def overlapping(boxes: list[FloatRect]) -> list[FloatRect]:
     return [right for left, right in pairwise(boxes) if right["x"] < left["x"] + left["width"]]
 
 
+@pytest.mark.once
 @pytest.mark.browser
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("width", [390, 1280])
@@ -502,6 +503,7 @@ def test_it_fits_and_its_days_stand_apart(visit: Visit, sam: Caller, said: Fake,
     assert "owned" not in visit.page.title()
 
 
+@pytest.mark.once
 @pytest.mark.browser
 @pytest.mark.django_db(transaction=True)
 def test_the_table_opens_and_an_agent_narrows(visit: Visit, sam: Caller, alice: Caller) -> None:
