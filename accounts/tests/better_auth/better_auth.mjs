@@ -14,6 +14,7 @@ const running = new Map();
 
 async function start({ options, environment, plugins, pool }) {
   const database = new pg.Pool(pool);
+  database.on("error", () => {}); // Of an idle connection whose database is dropped: nobody waits for it.
   Object.assign(process.env, environment);
   const auth = betterAuth({ ...options, database, plugins: plugins.map((name) => PLUGINS[name]()) });
   await auth.$context;
