@@ -264,6 +264,14 @@ def test_what_a_purge_removes_was_never_there(closed: Message) -> None:
     assert of(closed.created_at.date()).days[0] == Counts(closed.created_at.date())
 
 
+def test_a_purge_marks_today_too(session: Session) -> None:
+    """It may last beyond midnight, and today be counted before it commits."""
+    said(session, today())
+    services.trash_session(session)
+    retention.purge(timezone.now() + DAY, lambda _: None)
+    assert list(UsageMark.objects.values_list("day", flat=True)) == [today()]
+
+
 def test_what_an_erased_person_used_goes_with_them(alice: Caller, session: Session) -> None:
     said(session, today() - DAY * 3)
     rollup()
@@ -427,6 +435,21 @@ def test_two_roll_ups_take_turns(closed: Message, settings: Any) -> None:
     second.join(5)
     rollup()
     assert Usage.objects.count() == 1
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_an_erasure_and_a_roll_up_take_turns(closed: Message, settings: Any) -> None:
+    """Else one of them fails of the other's rows. It waits longer than statements of requests may."""
+    User.objects.create_superuser("left")
+    usage.state_row()
+    owner = closed.session.owner
+    with turns.locked_elsewhere(UsageState.objects.filter(pk=1)):
+        erasing = in_thread(lambda: erasure.erase(owner, lambda _: None))
+        erasing.join(settings.ENVIRONMENT.db_lock_timeout + 1)
+        assert erasing.is_alive()
+    erasing.join(5)
+    assert not User.objects.filter(pk=owner.pk).exists()
 
 
 @pytest.mark.postgres
