@@ -62,11 +62,12 @@ def add_long_and_short() -> None:
 
 
 def repeated(said: list[PlannedMessage], size: int) -> Iterator[PlannedMessage]:
-    """Each round with traces of its own."""
+    """Each round with traces and spans of its own, as a log line names them."""
     for number in range(size):
         message = said[number % len(said)]
         trace = message.trace_id and f"{number // len(said):08x}{message.trace_id[8:]}"
-        yield message._replace(at=BEGINNING + timedelta(seconds=number), trace_id=trace)
+        span = message.span_id and f"{number:08x}{message.span_id[8:]}"
+        yield message._replace(at=BEGINNING + timedelta(seconds=number), trace_id=trace, span_id=span)
 
 
 def timed(work: Callable[[], Any]) -> float:

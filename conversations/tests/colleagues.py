@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.db import connection
 from django.test import Client
 
@@ -25,6 +25,15 @@ HERE: Any = SimpleNamespace(connection=connection)
 def of_group(name: str) -> Client:
     user = User.objects.create_user(name.lower(), is_staff=True)
     user.groups.add(Group.objects.get(name=name))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def holding(*codenames: str) -> Client:
+    """A member of staff in no group, with these permissions alone."""
+    user = User.objects.create_user("vera", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
     client = Client()
     client.force_login(user)
     return client

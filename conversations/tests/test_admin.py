@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
-from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -21,6 +20,7 @@ from conftest import Caller, new_message, new_session, row
 from conversations import services
 from conversations.chat import records
 from conversations.models import Message, Session, Turn
+from conversations.tests.colleagues import holding
 
 SESSIONS = "/admin/conversations/session/"
 MESSAGES = "/admin/conversations/message/"
@@ -32,11 +32,7 @@ HOSTILE = "<script>document.title = 'owned'</script>"
 @pytest.fixture
 def viewer(db: None) -> Client:
     """Staff who may view sessions and messages, and nothing else."""
-    user = User.objects.create_user("vera", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=["view_session", "view_message"]))
-    client = Client()
-    client.force_login(user)
-    return client
+    return holding("view_session", "view_message")
 
 
 @pytest.fixture

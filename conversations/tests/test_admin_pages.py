@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from django.contrib.auth.models import Permission
 from django.test import Client, RequestFactory
 from playwright.sync_api import Browser, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
-from accounts.models import User
 from chatstore.http.problems import bad_request, server_error
 from conftest import Caller, new_message
 from conversations.models import Session
-from conversations.tests.colleagues import FIND, MESSAGES, SESSIONS
+from conversations.tests.colleagues import FIND, MESSAGES, SESSIONS, holding
 from conversations.tests.test_browser import Visit, browser, visit
 from docs.screenshots.camera import PAGES, PICTURES, take
 from docs.screenshots.scene import plant
@@ -30,15 +28,6 @@ def page_of(client: Client, path: str, status: int = 200) -> str:
     answer = client.get(path)
     assert answer.status_code == status
     return str(answer.content.decode())
-
-
-def nobody_yet(*codenames: str) -> Client:
-    """A member of staff in no group."""
-    user = User.objects.create_user("vera", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.mark.parametrize(
@@ -62,7 +51,7 @@ def test_so_does_the_login_which_has_no_search(db: None) -> None:
 
 
 def test_who_is_refused_is_told_whom_to_ask(db: None) -> None:
-    client = nobody_yet()
+    client = holding()
     for path in (SESSIONS, MESSAGES, f"{FIND}?q=1"):
         page = page_of(client, path, 403)
         assert "Ask an administrator for one of these groups" in page
@@ -70,7 +59,7 @@ def test_who_is_refused_is_told_whom_to_ask(db: None) -> None:
 
 
 def test_who_is_in_no_group_is_told_so(db: None) -> None:
-    page = page_of(nobody_yet(), "/admin/")
+    page = page_of(holding(), "/admin/")
     assert "You are in no group yet" in page
     assert "<b>Support</b>" in page
     assert 'id="usage"' not in page
@@ -92,7 +81,7 @@ def test_strangers_learn_less(db: None) -> None:
 
 
 def test_who_may_not_search_is_not_sent_there(db: None) -> None:
-    page = page_of(nobody_yet("view_session"), "/admin/nowhere/", 404)
+    page = page_of(holding("view_session"), "/admin/nowhere/", 404)
     assert "box on top" not in page
     assert "staff-find" not in page
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
-from django.contrib.auth.models import Permission
 from django.db import connection, transaction
 from django.test import Client
 
@@ -16,6 +15,7 @@ from accounts.models import User, Workspace
 from conversations.models import Message, Session
 from conversations.staff import filters
 from conversations.tests import plans
+from conversations.tests.colleagues import holding
 from conversations.tests.tour import MESSAGES, SESSIONS
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db]
@@ -93,11 +93,7 @@ def viewer(world: World, monkeypatch: pytest.MonkeyPatch) -> Client:
     """Staff who may view sessions and messages. As many are looked at as fits this size: the newest 500."""
     monkeypatch.setattr(filters, "NEWEST", NEWEST)
     monkeypatch.setattr("chatstore.bounded_admin.BOUND", 300)
-    user = User.objects.create_user("vera", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=["view_session", "view_message"]))
-    client = Client()
-    client.force_login(user)
-    return client
+    return holding("view_session", "view_message")
 
 
 def reads(client: Client, path: str) -> list[dict[str, Any]]:

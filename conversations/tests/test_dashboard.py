@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, Permission
+from django.contrib.auth.models import Group
 from django.core.management import call_command
 from django.db import connection
 from django.test import Client
@@ -28,6 +28,7 @@ from conversations.staff import dashboard
 from conversations.staff.charts import Chart, Entry, bar_chart, short, step_to
 from conversations.staff.dashboard import Asked, read_query
 from conversations.tests import test_browser
+from conversations.tests.colleagues import holding
 from conversations.tests.test_browser import Visit
 from conversations.usage import Counts, Report, Share
 
@@ -96,14 +97,6 @@ def opened(client: Client, **query: str) -> str:
     response = client.get("/admin/", query)
     assert response.status_code == 200
     return response.content.decode()
-
-
-def viewer(*codenames: str) -> Client:
-    user = User.objects.create_user("vera", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 # Geometry
@@ -406,7 +399,7 @@ def test_who_may_not_see_both_sees_the_stock_index(missing: str, monkeypatch: py
         raise AssertionError("Nothing is read for them.")
 
     monkeypatch.setattr(dashboard, "report", fail)
-    page = opened(viewer(*{"view_session", "view_message"} - {missing}), days="malformed")
+    page = opened(holding(*{"view_session", "view_message"} - {missing}), days="malformed")
     assert 'id="usage"' not in page
     assert "conversations/dashboard.css" not in page
     assert 'id="content-main"' in page

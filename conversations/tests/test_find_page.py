@@ -7,7 +7,6 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -20,20 +19,10 @@ from conversations.models import Message, Session
 from conversations.staff import find_page, lookups
 from conversations.staff.traces import MOST_READ, candidates_in, query_of
 from conversations.tests.chat_clients import configure
-from conversations.tests.colleagues import FIND, logged, said_in
+from conversations.tests.colleagues import FIND, holding, logged, said_in
 from conversations.tests.test_find import DASHED, PASTED, SPAN, TRACE
 
 MEGABYTE = 2**20
-
-
-def client_with(*codenames: str) -> Client:
-    user = User.objects.create_user("vera", is_staff=True)
-    user.user_permissions.set(
-        Permission.objects.filter(content_type__app_label="conversations", codename__in=codenames)
-    )
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture
@@ -123,7 +112,7 @@ def test_strangers_are_sent_to_the_login(alice: Caller) -> None:
 def test_who_may_not_view_both_sees_neither_page_nor_box(
     db: None, codenames: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
-    client = client_with(*codenames)
+    client = holding(*codenames)
     for answer in (client.get(FIND, {"q": TRACE}), client.post(FIND, {"q": TRACE})):
         assert answer.status_code == 403
     refused = [(line["user"], line["action"]) for line in said_in(caplog, "refused")]
@@ -133,7 +122,7 @@ def test_who_may_not_view_both_sees_neither_page_nor_box(
 
 
 def test_the_box_is_on_every_page_and_has_the_focus_on_its_own(db: None) -> None:
-    client = client_with("view_message", "view_session")
+    client = holding("view_message", "view_session")
     for path, focused in (("/admin/", 0), ("/admin/conversations/message/", 0), (FIND, 1)):
         said = text_of(client.get(path))
         assert 'for="staff-find-text"' in said
@@ -252,7 +241,7 @@ def test_a_record_holds_each_id_whole(operations: Client) -> None:
 def test_the_box_posts_its_own_form_alone(db: None, session: Session) -> None:
     message = new_message(session, trace_id=TRACE)
     client = Client(enforce_csrf_checks=True)
-    client.cookies = client_with("view_message", "view_session").cookies
+    client.cookies = holding("view_message", "view_session").cookies
     assert client.post(FIND, {"q": TRACE}).status_code == 403
     form = text_of(client.get("/admin/")).partition('<form id="staff-find"')[2].partition("</form>")[0]
     token = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', form)[0]

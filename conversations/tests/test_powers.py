@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth.management import _get_all_permissions  # type: ignore[attr-defined]
 from django.contrib.auth.models import Group, Permission
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, connection
 from django.db.models import Model
 from django.test import Client
 from django.urls import URLPattern
@@ -26,6 +25,7 @@ from conversations import services
 from conversations.chat import records
 from conversations.models import AccessRecord, Message, Session, Turn
 from conversations.staff import powers as staff_powers
+from conversations.tests import turns
 from conversations.tests.chat_clients import configure
 from conversations.tests.colleagues import FIND, HERE, SESSIONS, chosen, logged, of_group, said_in, staff_groups
 from conversations.tests.planting import Planting, everything
@@ -319,29 +319,14 @@ def test_a_quota_is_in_the_way_of_a_restore(operations: Client, alice: Caller, s
 def test_a_session_that_somebody_holds_is_told(operations: Client, alice: Caller) -> None:
     """One that is held for longer than a lock is waited for. The others are done."""
     free, busy = new_session(alice), new_session(alice)
-    held, done = Event(), Event()
-
-    def hold() -> None:
-        with transaction.atomic():
-            services.locked(busy)
-            held.set()
-            done.wait(20)
-        connection.close()
-
-    holder = Thread(target=hold)
-    holder.start()
-    try:
-        assert held.wait(5)
-        with connection.cursor() as cursor:
-            cursor.execute("SET lock_timeout = '100ms'")
-        answers = [
-            chosen(operations, "trash", busy, free),
-            operations.post(f"{SESSIONS}{busy.pk}/trash/"),
-        ]
-    finally:
-        done.set()
-        holder.join()
-        with connection.cursor() as cursor:
+    with turns.locked_elsewhere(Session.objects.filter(pk=busy.pk)), connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = '100ms'")
+        try:
+            answers = [
+                chosen(operations, "trash", busy, free),
+                operations.post(f"{SESSIONS}{busy.pk}/trash/"),
+            ]
+        finally:
             cursor.execute("RESET lock_timeout")
     assert [answer.status_code for answer in answers] == [302, 302]
     page = operations.get(SESSIONS).content.decode()

@@ -1,19 +1,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from datetime import timedelta
 from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from conftest import Caller, new_message, new_session
 from conversations import retention, services
 from conversations.models import Message, Session
 from conversations.retention import Removed, purge
+from conversations.tests import turns
 
 
 def trashed(owner: Caller, days: float, messages: int = 2) -> Session:
@@ -34,18 +34,6 @@ def purged(*arguments: str) -> str:
 
 def titles() -> set[str]:
     return set(Session.objects.values_list("title", flat=True))
-
-
-def in_thread(work: Callable[[], object]) -> threading.Thread:
-    def connected() -> None:
-        try:
-            work()
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=connected)
-    thread.start()
-    return thread
 
 
 def test_it_works(alice: Caller) -> None:
@@ -123,7 +111,7 @@ def test_a_session_being_restored_is_not_purged(alice: Caller) -> None:
     session = trashed(alice, days=31)
     with transaction.atomic():
         services.restore_session(session)
-        purging = in_thread(lambda: purge(timezone.now(), lambda _: None))
+        purging = turns.in_thread(lambda: purge(timezone.now(), lambda _: None))
         purging.join(0.5)
         assert Message.objects.filter(session=session).count() == 2
     purging.join()
@@ -145,7 +133,7 @@ def test_a_session_being_purged_is_gone_for_who_restores_it(alice: Caller) -> No
             answers.append("gone")
 
     def while_it_goes(_: int) -> None:
-        threads.append(in_thread(restore))
+        threads.append(turns.in_thread(restore))
         threads[0].join(0.5)
         assert answers == []  # It waits.
 
@@ -161,6 +149,6 @@ def test_a_locked_session_does_not_stop_the_others(alice: Caller) -> None:
     removed: list[Removed] = []
     with transaction.atomic():
         services.locked(locked)
-        in_thread(lambda: removed.append(purge(timezone.now(), lambda _: None))).join()
+        turns.in_thread(lambda: removed.append(purge(timezone.now(), lambda _: None))).join()
     assert removed == [Removed(1, 2)]
     assert not Session.objects.filter(pk=free.pk).exists()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from io import StringIO
 from typing import Any
@@ -395,27 +393,15 @@ def test_a_report_costs_four_queries(history: tuple[date, date], django_assert_n
 # With others at work
 
 
-def in_thread(work: Callable[[], object]) -> threading.Thread:
-    def connected() -> None:
-        try:
-            work()
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=connected)
-    thread.start()
-    return thread
-
-
 @pytest.mark.postgres
 @pytest.mark.django_db(transaction=True)
 def test_a_change_that_commits_while_a_day_is_counted_is_not_lost(closed: Message) -> None:
     """Its mark is written before the count and seen after it."""
     with transaction.atomic():
         services.change_message(closed, {"tokens": 100})
-        marking = in_thread(lambda: usage.mark([closed.created_at]))
+        marking = turns.in_thread(lambda: usage.mark([closed.created_at]))
         marking.join(5)
-        counting = in_thread(rollup)
+        counting = turns.in_thread(rollup)
         counting.join(5)
         assert not counting.is_alive()
     assert of(closed.created_at.date()).days[0].tokens == 7
@@ -429,7 +415,7 @@ def test_two_roll_ups_take_turns(closed: Message, settings: Any) -> None:
     """The second waits longer than statements of requests may, and counts nothing twice."""
     usage.mark([closed.created_at])
     with turns.locked_elsewhere(UsageState.objects.filter(pk=1)):
-        second = in_thread(rollup)
+        second = turns.in_thread(rollup)
         second.join(settings.ENVIRONMENT.db_lock_timeout + 1)
         assert second.is_alive()
     second.join(5)
@@ -445,7 +431,7 @@ def test_an_erasure_and_a_roll_up_take_turns(closed: Message, settings: Any) -> 
     usage.state_row()
     owner = closed.session.owner
     with turns.locked_elsewhere(UsageState.objects.filter(pk=1)):
-        erasing = in_thread(lambda: erasure.erase(owner, lambda _: None))
+        erasing = turns.in_thread(lambda: erasure.erase(owner, lambda _: None))
         erasing.join(settings.ENVIRONMENT.db_lock_timeout + 1)
         assert erasing.is_alive()
     erasing.join(5)

@@ -6,11 +6,9 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
-from django.contrib.auth.models import Permission
 from django.db.models import QuerySet
 from django.test import Client
 
-from accounts.models import User
 from conversations import services
 from conversations.models import Message, Session
 
@@ -71,11 +69,3 @@ def at(session: Session, *positions: int) -> QuerySet[Message]:
 
 def range_of(first: int, last: int) -> list[int]:
     return list(range(first, last + 1))
-
-
-def viewer_of(*codenames: str) -> Client:
-    user = User.objects.create_user("vera", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
-    client = Client()
-    client.force_login(user)
-    return client

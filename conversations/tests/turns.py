@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -40,6 +40,20 @@ def expire(turn: Turn) -> None:
 
 def status(turn: Turn) -> str:
     return Turn.objects.get(pk=turn.pk).status
+
+
+def in_thread(work: Callable[[], object]) -> threading.Thread:
+    """On a connection of its own, which it closes."""
+
+    def connected() -> None:
+        try:
+            work()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=connected)
+    thread.start()
+    return thread
 
 
 @contextmanager
