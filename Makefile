@@ -3,9 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MANAGE := $(BIN)/python manage.py
+PEER := .development/peer
 NPM_FOLDER := accounts/tests/better_auth
 
-.PHONY: help run dev test check fix migrate migrate-create migrate-rollback screenshots lock clean
+.PHONY: help run dev test check fix migrate migrate-create migrate-rollback screenshots lock bench clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -48,6 +49,9 @@ migrate-rollback: .venv/installed ## Back to an earlier migration (APP=conversat
 screenshots: .venv/installed-dev ## Take the pictures of docs/images again (needs Chromium)
 	$(BIN)/python -m docs.screenshots
 
+bench: .venv/installed-dev $(PEER)/installed ## Measure the API beside a FastAPI service (BENCH="--help" for more)
+	@exec $(BIN)/python -m benchmarks.api $(BENCH)
+
 lock: .venv/installed-dev ## Choose versions again, with hashes
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-emit-index-url \
@@ -58,6 +62,8 @@ lock: .venv/installed-dev ## Choose versions again, with hashes
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-emit-index-url \
 		--custom-compile-command "make lock" requirements-openai-agents.in --constraint requirements-dev.txt \
 		--output-file requirements-openai-agents.txt
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-emit-index-url \
+		--custom-compile-command "make lock" benchmarks/requirements.in --output-file benchmarks/requirements.txt
 
 clean: ## Remove the environment and the caches; the database stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -77,6 +83,13 @@ clean: ## Remove the environment and the caches; the database stays
 	@echo "Installing the tools of the tests into .venv ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-openai-agents.txt
+	@touch $@
+
+# The FastAPI service that the benchmark compares with has an environment of its own.
+$(PEER)/installed: benchmarks/requirements.txt
+	@echo "Installing the peer of the benchmark into $(PEER) ..."
+	@mkdir -p $(dir $(PEER)) && $(PYTHON) -m venv --clear $(PEER)
+	@$(PEER)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r benchmarks/requirements.txt
 	@touch $@
 
 # Whatever goes wrong here, the tests go on: those that need it are skipped and say so.

@@ -25,13 +25,18 @@ from chatstore.environment import Environment
 SUPERUSER = "chatstore"
 # Letters have cases beyond ASCII, and a plain index serves no prefix: as in most people's databases.
 LOCALE = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
-SETTINGS = "fsync=off synchronous_commit=off full_page_writes=off max_connections=200 shared_buffers=128MB"
+DURABLE = "max_connections=200 shared_buffers=128MB"
+SETTINGS = f"fsync=off synchronous_commit=off full_page_writes=off {DURABLE}"
 
 
 class OwnPostgres:
-    """A PostgreSQL server with a temporary data folder, reached by a socket inside it."""
+    """A PostgreSQL server with a temporary data folder, reached by a socket inside it.
 
-    def __init__(self) -> None:
+    It forgets what it has not written yet when the machine stops, unless it is `durable`, as people's own are.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self.settings = DURABLE if durable else SETTINGS
         # /tmp, not TMPDIR: a socket's path has at most 107 characters, and macOS has long temporary names.
         self.folder = Path(tempfile.mkdtemp(prefix="chatstore-test-", dir="/tmp"))
         self.binaries, self.origin = find_binaries(self.folder)
@@ -54,7 +59,7 @@ class OwnPostgres:
         data = self.folder / "data"
         how = ["-U", SUPERUSER, "-A", "trust", "-E", "UTF8", f"--locale={LOCALE}", "--no-sync"]
         self.run("initdb", "-D", str(data), *how)
-        settings = " ".join(f"-c {setting}" for setting in SETTINGS.split())
+        settings = " ".join(f"-c {setting}" for setting in self.settings.split())
         options = f"-k {self.folder} -c listen_addresses='' {settings}"
         log = str(self.folder / "log")
         self.run("pg_ctl", "-D", str(data), "-w", "-t", "30", "-l", log, "-o", options, "start")

@@ -1,12 +1,13 @@
-"""Rows by the thousand: COPY on PostgreSQL, executemany on SQLite. No `save()` and no signal runs."""
+"""Rows by the thousand, in and out: COPY on PostgreSQL. No `save()` and no signal runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from django.db import connection, models
+from django.db import DataError, IntegrityError, connection, models, transaction
 
 # Kinds of columns whose Python value is not what the driver takes: JSON everywhere, times and UUIDs on SQLite.
 ADAPTED = {"JSONField"}
@@ -38,6 +39,77 @@ def insert(model: type[models.Model], columns: Sequence[str], rows: Iterable[Seq
         places = ", ".join(["%s"] * len(fields))
         with connection.cursor() as cursor:
             cursor.executemany(f"INSERT INTO {table} ({', '.join(quoted)}) VALUES ({places})", list(ready))
+
+
+class Refused(NamedTuple):
+    """A row that the database did not take: its place among those given, and the constraint that it breaks."""
+
+    place: int
+    constraint: str
+
+
+def insert_what_fits(
+    model: type[models.Model], columns: Sequence[str], rows: Sequence[Sequence[Any]], first: int = 0
+) -> list[Refused]:
+    """Insert those of the rows that break no rule of the database; the others in order. Needs a transaction.
+
+    All at once, and by halves where that fails: what costs time are the refused ones.
+    """
+    if not rows:
+        return []
+    try:
+        with transaction.atomic():
+            insert(model, columns, rows)
+    except (IntegrityError, DataError) as error:
+        if len(rows) == 1:
+            return [Refused(first, constraint_of(error))]
+        half = len(rows) // 2
+        return [
+            *insert_what_fits(model, columns, rows[:half], first),
+            *insert_what_fits(model, columns, rows[half:], first + half),
+        ]
+    return []
+
+
+def constraint_of(error: Exception) -> str:
+    """The name of the constraint, or of its columns on SQLite; never a value. Empty where the driver says none."""
+    diagnosis = getattr(error.__cause__, "diag", None)
+    if diagnosis is not None:
+        return diagnosis.constraint_name or ""
+    return str(error).partition("constraint failed: ")[2]
+
+
+def read(found: models.QuerySet[Any], types: Mapping[str, str] | None = None) -> Iterator[tuple[Any, ...]]:
+    """The rows of a `values_list`, streamed; needs a transaction. On PostgreSQL `types` may name other types for
+    its own to be read as.
+
+    A COPY needs no cursor of the server's: behind a pooler in transaction mode Django has none, and would load
+    all rows.
+    """
+    if connection.vendor != "postgresql":
+        yield from found.iterator()
+        return
+    compiler = found.query.get_compiler(connection=connection)
+    statement, parameters = compiler.as_sql()
+    fields = [expression.output_field for expression, *_ in compiler.select]
+    own = [str(field.db_type(connection)).partition("(")[0] for field in fields]
+    of_json = [place for place, kind in enumerate(own) if kind == "jsonb"]
+    with (
+        connection.cursor() as cursor,
+        connection.wrap_database_errors,
+        cursor.copy(f"COPY ({statement}) TO STDOUT", parameters) as copying,
+    ):
+        copying.set_types([(types or {}).get(kind, kind) for kind in own])
+        for row in copying.rows():
+            yield with_json(row, of_json) if of_json else row
+
+
+def with_json(row: tuple[Any, ...], places: Sequence[int]) -> tuple[Any, ...]:
+    """The row with what Django reads as text parsed."""
+    for place in places:
+        if row[place] is not None:
+            row = (*row[:place], json.loads(row[place]), *row[place + 1 :])
+    return row
 
 
 def copy(statement: str, rows: Iterable[Sequence[Any]]) -> None:
