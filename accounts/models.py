@@ -214,9 +214,9 @@ class Identity(models.Model):
 
 
 class TokenQuerySet(models.QuerySet["Any"]):
-    def in_force(self) -> Self:
+    def in_force(self, now: Any = None) -> Self:
         """Tokens that are neither revoked nor expired."""
-        return self.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now()), revoked_at=None)
+        return self.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=now or timezone.now()), revoked_at=None)
 
     def of_text(self, token: str) -> Self:
         return self.filter(digest=digest_of(token))
@@ -278,9 +278,9 @@ class Token(models.Model):
 
 
 class ApiTokenQuerySet(TokenQuerySet):
-    def valid(self) -> Self:
+    def valid(self, now: Any = None) -> Self:
         """Tokens that open something now: in force, of an active user."""
-        return self.in_force().filter(user__is_active=True)
+        return self.in_force(now).filter(user__is_active=True)
 
 
 class ApiTokenManager(TokenManager.from_queryset(ApiTokenQuerySet)):  # type: ignore[misc]

@@ -422,7 +422,7 @@ SQLITE_OPTIONS = {
 
 
 def postgresql(environment: Environment, options: dict[str, Any]) -> dict[str, Any]:
-    """The pool, health checks and timeouts, merged into what DATABASE_URL already asks for."""
+    """The backend, the pool and timeouts, merged into what DATABASE_URL already asks for."""
     through_pooler = environment.db_pooler == "transaction"
     merged = options | {
         "pool": {
@@ -431,7 +431,7 @@ def postgresql(environment: Environment, options: dict[str, Any]) -> dict[str, A
             "timeout": environment.db_pool_timeout,
             "max_lifetime": environment.db_pool_max_lifetime,
         },
-        "prepare_threshold": None,
+        "prepare_threshold": None,  # What is to be prepared, the backend knows.
     }
     merged.setdefault("connect_timeout", 2)
     merged.setdefault("application_name", environment.service_name)
@@ -443,8 +443,9 @@ def postgresql(environment: Environment, options: dict[str, Any]) -> dict[str, A
         )
         merged["options"] = f"{options.get('options', '')} {timeouts}".strip()
     return {
+        "ENGINE": "chatstore.postgresql",
         "OPTIONS": merged,
         "CONN_MAX_AGE": 0,
-        "CONN_HEALTH_CHECKS": True,
+        "CONN_HEALTH_CHECKS": False,  # The backend has its own.
         "DISABLE_SERVER_SIDE_CURSORS": through_pooler,
     }

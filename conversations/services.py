@@ -8,12 +8,12 @@ API turns them into answers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
-from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import F
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Greatest
@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from accounts.models import User, Workspace
 from chatstore.retries import Retry
-from conversations import usage
+from conversations import statements, usage
 from conversations.models import DEFAULT_TITLE, Message, Session, Turn
 
 AUTO_TITLE_LENGTH: Final = 60
@@ -58,37 +58,44 @@ def create_session(
     SessionGone for the retry of a session that is deleted.
     """
     now = timezone.now()
-    values: dict[str, Any] = {
-        "title": DEFAULT_TITLE,
-        "titled": "title" in fields,
-        **fields,
-        "owner_public_id": owner.public_id,
-        "workspace": workspace,
-        "created_at": now,
-        "updated_at": now,
-        "last_activity": now,
-    }
+    session = Session(
+        **{"title": DEFAULT_TITLE, "titled": "title" in fields, **fields},
+        owner=owner,
+        owner_public_id=owner.public_id,
+        workspace=workspace,
+        created_at=now,
+        updated_at=now,
+        last_activity=now,
+        **(retry.columns if retry else {}),
+    )
     try:
-        with transaction.atomic():
+        with transaction.atomic() if has_quota() else nullcontext():
             check_quota(owner.pk)
-            if retry is None:
-                return Session.objects.create(owner=owner, **values), True
-            values["idempotency_digest"] = retry.digest
-            made_by_key = {"owner": owner, "idempotency_key": retry.key}
-            session, created = Session.objects.get_or_create(**made_by_key, defaults=values)
+            if statements.insert_session(session):
+                return session, True
     except QuotaReached:  # The last one that fits may have been made by this very key.
-        made = Session.objects.filter(owner=owner, idempotency_key=retry.key).first() if retry else None
-        if made is None:
+        if retry is None or not made_by_owner(owner, retry).exists():
             raise
-        session, created = made, False
-    return (session, True) if created or retry is None else (replayed_session(session, retry), False)
+    return replayed_session(owner, retry), False
 
 
-def replayed_session(session: Session, retry: Retry) -> Session:
+def made_by_owner(owner: User, retry: Retry) -> Any:
+    return Session.objects.filter(owner=owner, idempotency_key=retry.key)
+
+
+def replayed_session(owner: User, retry: Retry | None) -> Session:
+    assert retry is not None
+    session = made_by_owner(owner, retry).first()
+    if session is None:  # Purged in this very moment.
+        raise SessionGone
     retry.check(session.idempotency_digest)
     if session.deleted_at:
         raise SessionGone
     return session
+
+
+def has_quota() -> bool:
+    return settings.ENVIRONMENT.max_sessions_per_user is not None
 
 
 def check_quota(owner_id: int) -> None:
@@ -172,42 +179,6 @@ def write_session(row: Session, **values: Any) -> None:
 # Messages
 
 
-class Counted(NamedTuple):
-    """A session's counters after an append."""
-
-    last_position: int
-    version: int
-
-
-@cache
-def count_up_sql(vendor: str) -> str:
-    """The lock and the counters of an append in one statement; Django 5.2's ORM has no UPDATE ... RETURNING."""
-    name = {f.name: connection.ops.quote_name(str(f.column)) for f in Session._meta.concrete_fields}
-    later = "GREATEST" if vendor == "postgresql" else "MAX"
-    return (
-        f"UPDATE {connection.ops.quote_name(Session._meta.db_table)} SET"
-        f" {name['last_position']} = {name['last_position']} + %s,"
-        f" {name['message_count']} = {name['message_count']} + %s,"
-        f" {name['tokens']} = {name['tokens']} + %s,"
-        f" {name['version']} = {name['version']} + 1,"
-        f" {name['last_activity']} = {later}({name['last_activity']}, %s),"
-        f" {name['updated_at']} = {later}({name['updated_at']}, %s)"
-        f" WHERE {name['id']} = %s AND {name['deleted_at']} IS NULL"
-        f" RETURNING {name['last_position']}, {name['version']}"
-    )
-
-
-def count_up(session: Session, count: int, tokens: int, now: datetime) -> Counted:
-    """Lock the live session and count `count` messages of `tokens` in all. SessionGone where it is deleted."""
-    moment = connection.ops.adapt_datetimefield_value(now)
-    with connection.cursor() as cursor:
-        cursor.execute(count_up_sql(connection.vendor), [count, count, tokens, moment, moment, session.pk])
-        row = cursor.fetchone()
-    if row is None:
-        raise SessionGone
-    return Counted(*row)
-
-
 class Replay(Exception):
     """Ends an append's transaction without a trace: the key has made its rows before."""
 
@@ -221,6 +192,8 @@ def append(
     Returns the rows and whether they were made now. Raises SessionGone, KeyReused, and MessageGone for
     the retry of a message that is deleted.
     """
+    if len(messages) == 1 and connection.vendor == "postgresql" and not settings.ENVIRONMENT.auto_title:
+        return append_at_once(session, messages, retry)
     try:
         with transaction.atomic(savepoint=retry is not None):
             return appended(session, messages, retry), True
@@ -230,27 +203,51 @@ def append(
 
 def appended(session: Session, messages: Sequence[Mapping[str, Any]], retry: Retry | None) -> list[Message]:
     now = timezone.now()
-    counted = count_up(session, len(messages), sum(m.get("tokens", 0) for m in messages), now)
+    counted = statements.count_up(session.pk, len(messages), sum(m.get("tokens", 0) for m in messages), now)
+    if counted is None:
+        raise SessionGone
     if retry and made_by(session, retry).exists():
         raise Replay
-    first = counted.last_position - len(messages) + 1
-    rows = [
-        Message(
-            **message,
-            session=session,
-            position=first + index,
-            version=counted.version,
-            created_at=now,
-            updated_at=now,
-            idempotency_index=index,
-            **(retry.columns if retry else {}),
-        )
-        for index, message in enumerate(messages)
-    ]
+    rows = new_rows(session, messages, retry, now)
+    for position, row in enumerate(rows, counted.last_position - len(rows) + 1):
+        row.position, row.version = position, counted.version
     Message.objects.bulk_create(rows)
     if settings.ENVIRONMENT.auto_title:
         title_after(session, rows)
     return rows
+
+
+def new_rows(
+    session: Session, messages: Sequence[Mapping[str, Any]], retry: Retry | None, now: datetime
+) -> list[Message]:
+    """Rows without what the session gives them, position and version."""
+    columns = retry.columns if retry else {}
+    return [
+        Message(**message, session=session, created_at=now, updated_at=now, idempotency_index=index, **columns)
+        for index, message in enumerate(messages)
+    ]
+
+
+def append_at_once(
+    session: Session, messages: Sequence[Mapping[str, Any]], retry: Retry | None
+) -> tuple[list[Message], bool]:
+    """`append` of one message in one round trip: the statement is its own transaction where there is none."""
+    (row,) = new_rows(session, messages, retry, timezone.now())
+    has_outer = connection.in_atomic_block and retry is not None
+    try:
+        with transaction.atomic() if has_outer else nullcontext():
+            found = statements.append_one(row)
+    except IntegrityError:
+        if retry is None or not made_by(session, retry).exists():
+            raise
+        found = None  # The same key, in the same moment.
+    if found:
+        row.pk, row.position, row.version = found
+        row._state.adding = False
+        return [row], True
+    if retry is None or not Session.objects.live().filter(pk=session.pk).exists():
+        raise SessionGone
+    return replayed_messages(session, retry), False
 
 
 def made_by(session: Session, retry: Retry) -> Any:

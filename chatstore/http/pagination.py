@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,11 +20,13 @@ from chatstore.http.problems import Invalid
 
 PAGE_PARAMETERS = ("limit", "skip", "cursor")
 MAX_SKIP = 2**31 - 1
+# Reads rows: those after the one with this key (None: from the first on), how many to skip, how many at most.
+Read = Callable[[Sequence[Any] | None, int, int], list[dict[str, Any]]]
 SIGNER = signing.Signer(salt="chatstore.http.pagination")
 
 
 class KeysetPagination(BasePagination):
-    """Pages a queryset of rows (`values()`) in the order of the view's `keyset`.
+    """Pages a queryset of rows (`values()`), or what a `Read` gives, in the order of the view's `keyset`.
 
     `keyset` names the columns of the order, all in one direction, the last one unique:
     ("position",) or ("-updated_at", "-id"). A page that is not the last carries `Link: <...>; rel="next"`
@@ -36,16 +38,21 @@ class KeysetPagination(BasePagination):
     max_limit = 200
 
     def paginate_queryset(  # type: ignore[override]
-        self, queryset: QuerySet[Any, Any], request: Request, view: APIView | None = None
+        self, queryset: QuerySet[Any, Any] | Read, request: Request, view: APIView | None = None
     ) -> list[dict[str, Any]]:
-        self.request = request
-        self.keyset: Sequence[str] = view.keyset  # type: ignore[union-attr]
+        self.request, self.keyset = request, view.keyset  # type: ignore[union-attr]
         limit, skip, last = self.place(request)
-        if last is not None:
-            queryset = queryset.filter(beyond(self.keyset, last))
-        rows = list(queryset.order_by(*self.keyset)[skip : skip + limit + 1])
+        read = queryset if callable(queryset) else self.reading(queryset)
+        rows = read(last, skip, limit + 1)
         self.next_after = rows[limit - 1] if len(rows) > limit else None
         return rows[:limit]
+
+    def reading(self, queryset: QuerySet[Any, Any]) -> Read:
+        def read(last: Sequence[Any] | None, skip: int, limit: int) -> list[dict[str, Any]]:
+            rows = queryset if last is None else queryset.filter(beyond(self.keyset, last))
+            return list(rows.order_by(*self.keyset)[skip : skip + limit])
+
+        return read
 
     def place(self, request: Request) -> tuple[int, int, list[Any] | None]:
         """The page that the query asks for: limit, skip, and the key of the row before it."""

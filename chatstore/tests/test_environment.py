@@ -83,7 +83,7 @@ def test_postgresql_gets_a_checked_pool_and_timeouts(monkeypatch: pytest.MonkeyP
     assert options["pool"] == {"min_size": 2, "max_size": 15, "timeout": 1.5, "max_lifetime": 3600}
     assert options["options"] == "-c statement_timeout=10000 -c lock_timeout=1500 -c jit=off"
     assert options["sslmode"] == "require"
-    assert entry["CONN_HEALTH_CHECKS"]
+    assert entry["ENGINE"] == "chatstore.postgresql"  # It looks at connections before they are used.
 
 
 def test_behind_a_transaction_pooler_no_options_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:

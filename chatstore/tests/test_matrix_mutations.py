@@ -5,6 +5,7 @@ Here, and only here, the tests replace our own code: each mutation is such a che
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from accounts.models import (
     Workspace,
 )
 from accounts.views import ApiTokenViewSet
+from chatstore.compiled import CompiledQuery
 from chatstore.tests import matrix_world
 from chatstore.tests.matrix_cells import CELLS, Cell, disagreements
 from chatstore.tests.matrix_world import World
@@ -190,10 +192,27 @@ MUTATIONS = {
 }
 
 
+@pytest.fixture
+def compiled() -> Iterator[list[CompiledQuery]]:
+    """The compiled queries of all rooms, which a mutation must meet, and must not outlive."""
+    found = [query for query in gc.get_objects() if type(query) is CompiledQuery]
+    assert found
+    yield found
+    forget(found)
+
+
+def forget(compiled: list[CompiledQuery]) -> None:
+    for query in compiled:
+        vars(query).pop("compiled", None)
+
+
 @pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS)
 @pytest.mark.django_db
-def test_the_matrix_turns_red_when(world: World, monkeypatch: pytest.MonkeyPatch, mutation: Mutation) -> None:
+def test_the_matrix_turns_red_when(
+    world: World, compiled: list[CompiledQuery], monkeypatch: pytest.MonkeyPatch, mutation: Mutation
+) -> None:
     assert disagreements(world, mutation.cells) == []
+    forget(compiled)
     monkeypatch.setattr(mutation.owner, mutation.name, mutation.replacement)
     found = disagreements(world, mutation.cells)
     assert [disagreement for disagreement in found if disagreement.opens]

@@ -2,19 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db import DEFAULT_DB_ALIAS
+from django.db.models import Model, QuerySet
 
 from accounts.models import Membership, User, Workspace
-from conversations.models import Message, Session, SessionQuerySet
+from chatstore.compiled import CompiledQuery, Parameter
+from chatstore.http.pagination import Read, beyond
+from chatstore.ids import row_id_of, uuid_of
+from conversations.models import Message, MessageQuerySet, Session, SessionQuerySet
+from conversations.shapes import MESSAGE_COLUMNS, SESSION_COLUMNS
+
+TRACED_COLUMNS = (*MESSAGE_COLUMNS, "session__session_id")
+NEWEST_FIRST = ("-updated_at", "-id")
+
+
+class Caller(Parameter):
+    """Stands for a caller whom no service confines to a workspace."""
+
+    confined_to = None
+
+    def __init__(self) -> None:
+        super().__init__("caller", Membership, "user")
+
+
+def of(model: type[Model], field: str) -> Any:
+    """Stands for a value of this column."""
+    return Parameter(field, model, field)
+
+
+# What every request asks, compiled once. The rest of this module says the same of any caller and any filter.
+
+WHOLE_WORKSPACE = [field.attname for field in Workspace._meta.concrete_fields]
+WHOLE_SESSION = [field.attname for field in Session._meta.concrete_fields]
+
+
+def whole(sessions: SessionQuerySet) -> QuerySet[Any, Any]:
+    return sessions.live().with_role_of(Caller()).values(*WHOLE_SESSION, "role_of_caller")  # type: ignore[arg-type]
+
+
+def own_rows() -> QuerySet[Any, Any]:
+    sessions = Session.objects.owned_by(Caller()).live()  # type: ignore[arg-type]
+    return sessions.order_by(*NEWEST_FIRST).values(*SESSION_COLUMNS)
+
+
+def said_in() -> MessageQuerySet:
+    return Message.objects.filter(session=of(Message, "session"), deleted_at=None)
+
+
+def traced() -> MessageQuerySet:
+    named = Message.objects.visible_to(Caller())  # type: ignore[arg-type]
+    return named.filter(trace_id=of(Message, "trace_id"), deleted_at=None)
+
+
+BY_ID = CompiledQuery(lambda: whole(Session.objects.filter(pk=of(Session, "id"))))
+BY_UUID = CompiledQuery(lambda: whole(Session.objects.filter(session_id=of(Session, "session_id"))))
+PERSONAL = CompiledQuery(
+    lambda: Workspace.objects.filter(personal_of=Caller(), memberships__user=Caller()).values(*WHOLE_WORKSPACE)
+)
+OWN = CompiledQuery(own_rows)
+OWN_BEYOND = CompiledQuery(
+    lambda: own_rows().filter(beyond(NEWEST_FIRST, [of(Session, "updated_at"), of(Session, "id")]))
+)
+SAID = {
+    order: CompiledQuery(lambda order=order: said_in().order_by(order).values(*MESSAGE_COLUMNS))  # type: ignore[misc]
+    for order in ("position", "-position")
+}
+SAID_BEYOND = {
+    order: CompiledQuery(
+        lambda order=order: (
+            said_in()  # type: ignore[misc]
+            .filter(beyond((order,), [of(Message, "position")]))
+            .order_by(order)
+            .values(*MESSAGE_COLUMNS)
+        )
+    )
+    for order in SAID
+}
+TRACED = {
+    order: CompiledQuery(lambda order=order: traced().order_by(order).values(*TRACED_COLUMNS))  # type: ignore[misc]
+    for order in ("id", "-id")
+}
+TRACED_BEYOND = {
+    order: CompiledQuery(
+        lambda order=order: (
+            traced()  # type: ignore[misc]
+            .filter(beyond((order,), [of(Message, "id")]))
+            .order_by(order)
+            .values(*TRACED_COLUMNS)
+        )
+    )
+    for order in TRACED
+}
+
+
+def own_page(caller: User) -> Read:
+    """The caller's own live sessions, newest first."""
+
+    def read(last: Sequence[Any] | None, skip: int, limit: int) -> list[dict[str, Any]]:
+        if last is None:
+            return OWN.rows(caller=caller.pk, skip=skip, limit=limit)
+        return OWN_BEYOND.rows(caller=caller.pk, updated_at=last[0], id=last[1], skip=skip, limit=limit)
+
+    return read
+
+
+def page_of(session: Session, order: str) -> Read:
+    """The live messages of a session, by `position` or `-position`."""
+
+    def read(last: Sequence[Any] | None, skip: int, limit: int) -> list[dict[str, Any]]:
+        if last is None:
+            return SAID[order].rows(session=session.pk, skip=skip, limit=limit)
+        return SAID_BEYOND[order].rows(session=session.pk, position=last[0], skip=skip, limit=limit)
+
+    return read
+
+
+def of_trace(trace_id: str, caller: User, order: str) -> Read:
+    """The live messages of a trace that the caller may see, by `id` or `-id`."""
+
+    def read(last: Sequence[Any] | None, skip: int, limit: int) -> list[dict[str, Any]]:
+        if last is None:
+            return TRACED[order].rows(caller=caller.pk, trace_id=trace_id, skip=skip, limit=limit)
+        return TRACED_BEYOND[order].rows(caller=caller.pk, trace_id=trace_id, id=last[0], skip=skip, limit=limit)
+
+    return read
 
 
 def session_named(ref: str, caller: User, *, deleted_too: bool = False) -> Session | None:
     """The session that `ref` names by either id, with the caller's role in its workspace."""
-    sessions = Session.objects.all() if deleted_too else Session.objects.live()
-    return sessions.named(ref).with_role_of(caller).first()
+    if deleted_too or caller.confined_to:
+        sessions = Session.objects.all() if deleted_too else Session.objects.live()
+        return sessions.named(ref).with_role_of(caller).first()
+    if session_id := uuid_of(ref):
+        row = BY_UUID.row(session_id=session_id, caller=caller.pk)
+    else:
+        row = BY_ID.row(id=row_id, caller=caller.pk) if (row_id := row_id_of(ref)) else None
+    if row is None:
+        return None
+    session = Session.from_db(DEFAULT_DB_ALIAS, WHOLE_SESSION, [row[name] for name in WHOLE_SESSION])
+    session.role_of_caller = row["role_of_caller"]
+    return session
 
 
 def message_numbered(row_id: int, caller: User) -> Message | None:
@@ -46,9 +176,22 @@ def messages_visible_to(caller: User) -> QuerySet[Message]:
     return Message.objects.visible_to(caller)
 
 
-def with_session(rows: Iterable[dict[str, Any]], session: Session) -> list[dict[str, Any]]:
+def with_session(rows: list[dict[str, Any]], session: Session) -> list[dict[str, Any]]:
     """Rows of one session, each with the session's UUID: known already, so not joined."""
-    return [{**row, "session__session_id": session.session_id} for row in rows]
+    session_id = str(session.session_id)
+    for row in rows:
+        row["session__session_id"] = session_id
+    return rows
+
+
+def personal_workspace(caller: User) -> Workspace:
+    """The caller's own workspace, made where it is missing."""
+    row = PERSONAL.row(caller=caller.pk)
+    return (
+        Workspace.from_db(DEFAULT_DB_ALIAS, WHOLE_WORKSPACE, list(row.values()))
+        if row
+        else caller.personal_workspace()
+    )
 
 
 def workspace_with_role(public_id: Any, caller: User) -> tuple[Workspace | None, str | None]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from django.conf import settings
 from django.db.models import QuerySet
+from django.utils.cache import get_conditional_response
 from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema
 from rest_framework import status
 from rest_framework.decorators import action
@@ -16,9 +18,10 @@ from rest_framework.response import Response
 
 from accounts.models import Membership, User, Workspace
 from chatstore.http.bodies import body_of
+from chatstore.http.conditional import tag_of
 from chatstore.http.idempotency import REPLAYED, retry_of
 from chatstore.http.openapi import IDEMPOTENCY_KEY
-from chatstore.http.pagination import KeysetPagination
+from chatstore.http.pagination import PAGE_PARAMETERS, KeysetPagination, Read
 from chatstore.http.problems import Conflict, Invalid, Refused
 from chatstore.http.viewsets import StrictViewSet
 from chatstore.ids import row_id_of, uuid_of
@@ -36,8 +39,10 @@ from conversations.api.serializers import (
     row_of,
 )
 from conversations.models import Message, Session, Turn
-from conversations.shapes import MESSAGE_COLUMNS, SESSION_COLUMNS
+from conversations.shapes import MESSAGE_COLUMNS, SESSION_COLUMNS, message_shape, session_shape
 
+# As tracing systems write them; the filter set says what is wrong with others.
+SANE_TRACE_ID = re.compile(r"[!-~]{1,255}")
 SESSION_GONE = "There is no such session."
 MESSAGE_GONE = "There is no such message."
 
@@ -57,6 +62,14 @@ class ConversationViewSet(StrictViewSet):
     @property
     def caller(self) -> User:
         return cast(User, self.request.user)
+
+    def is_plain(self, *others: str) -> bool:
+        """Whether nothing narrows the list but these parameters: its query then is one that is compiled."""
+        narrowed = self.request.query_params.keys() - {*PAGE_PARAMETERS, *others}
+        return not narrowed and not self.caller.confined_to
+
+    def page_of(self, rows: QuerySet[Any, Any] | Read) -> list[dict[str, Any]]:
+        return cast(KeysetPagination, self.paginator).paginate_queryset(rows, self.request, self)
 
     def session_named(self, ref: str, *, deleted_too: bool = False) -> Session:
         """Fetch, then authorise: 404 where it is not, 403 where it is not for the caller."""
@@ -88,11 +101,16 @@ class SessionViewSet(ConversationViewSet):
     def list(self, request: Request) -> Response:
         """The caller's own, newest `updated_at` first. With `workspace` and `owner`, an admin of the
         workspace lists other people's."""
+        page = self.page_of(self.rows())
+        return self.get_paginated_response([session_shape(row) for row in page])
+
+    def rows(self) -> QuerySet[Any, Any] | Read:
+        if self.is_plain():
+            self.check_query()
+            return queries.own_page(self.caller)
         sessions = self.listed_sessions()
         self.check_query()
-        rows = self.filter_queryset(sessions).values(*SESSION_COLUMNS)
-        page = self.paginate_queryset(rows)
-        return self.get_paginated_response(SessionSerializer(page, many=True).data)
+        return self.filter_queryset(sessions).values(*SESSION_COLUMNS)
 
     def listed_sessions(self) -> QuerySet[Session]:
         query = self.request.query_params
@@ -129,7 +147,7 @@ class SessionViewSet(ConversationViewSet):
     def workspace_of(self, public_id: Any) -> Workspace:
         """Where a new session goes: 422 where the caller is no member."""
         if public_id is None:
-            return self.caller.personal_workspace()
+            return queries.personal_workspace(self.caller)
         workspace, role = queries.workspace_with_role(public_id, self.caller)
         if workspace is None or role is None:
             raise Invalid("body", {"workspace_id": ["You are not a member of such a workspace."]})
@@ -262,14 +280,36 @@ class MessageViewSet(ConversationViewSet):
         self.check_query()
         if self.of_one is None:
             self.check_search()
-        page = Turn.objects.shown(self.paginate_queryset(self.rows(self.of_one)) or [])
-        rows = page if self.of_one is None else queries.with_session(page, self.of_one)
-        return self.get_paginated_response(MessageSerializer(rows, many=True).data)
+            found = Turn.objects.shown(self.page_of(self.rows(None)))
+            return self.get_paginated_response([message_shape(row) for row in found])
+        tag = self.tag_of_page(self.of_one)
+        if (unchanged := get_conditional_response(request._request, tag)) is not None:
+            unchanged["ETag"] = tag
+            return cast(Response, unchanged)
+        found = self.page_of(self.rows(self.of_one))
+        # A text that is being written grows without a new version.
+        final = all(row["status"] != Message.Status.STREAMING for row in found)
+        rows = queries.with_session(Turn.objects.shown(found), self.of_one)
+        response = self.get_paginated_response([message_shape(row) for row in rows])
+        if final:
+            response["ETag"] = tag
+        return response
 
-    def rows(self, session: Session | None) -> QuerySet[Any, Any]:
+    def tag_of_page(self, session: Session) -> str:
+        """What a page of this session looks like changes with the session's version alone, for one caller."""
+        asked = self.request.get_full_path()
+        return tag_of(session.pk, session.version, self.caller.pk, asked, list(self.serializer_class().fields))
+
+    def rows(self, session: Session | None) -> QuerySet[Any, Any] | Read:
+        (order,) = self.keyset
         if session is None:
+            trace_id = self.request.query_params.get("trace_id", "")
+            if SANE_TRACE_ID.fullmatch(trace_id) and self.is_plain("trace_id"):
+                return queries.of_trace(trace_id, self.caller, order)
             found = self.filter_queryset(queries.messages_visible_to(self.caller))
             return found.values(*MESSAGE_COLUMNS, "session__session_id")
+        if self.is_plain("session_id"):
+            return queries.page_of(session, order)
         return self.filter_queryset(queries.messages_of(session)).values(*MESSAGE_COLUMNS)
 
     def check_search(self) -> None:

@@ -91,8 +91,8 @@ def test_reading_one_thing_is_one_query(
 @pytest.mark.parametrize(
     ("body", "headers", "queries"),
     [
-        pytest.param({}, {}, TOKEN + 1 + SAVEPOINT + 1, id="without-key"),
-        pytest.param({}, {"Idempotency_Key": "k"}, TOKEN + 1 + SAVEPOINT + 1 + SAVEPOINT + 1, id="with-key"),
+        pytest.param({}, {}, TOKEN + 1 + 1, id="without-key"),
+        pytest.param({}, {"Idempotency_Key": "k"}, TOKEN + 1 + 1, id="with-key"),
     ],
 )
 def test_making_a_session(
@@ -105,13 +105,13 @@ def test_making_a_session(
 def test_making_a_session_in_a_shared_workspace(
     alice: Caller, shared: Workspace, django_assert_num_queries: Counted
 ) -> None:
-    with django_assert_num_queries(TOKEN + 1 + SAVEPOINT + 1):
+    with django_assert_num_queries(TOKEN + 1 + 1):
         assert alice.post("/api/sessions/", {"workspace_id": str(shared.public_id)}).status_code == 201
 
 
 def test_making_a_session_again(alice: Caller, django_assert_num_queries: Counted) -> None:
     alice.post("/api/sessions/", {}, Idempotency_Key="k")
-    with django_assert_num_queries(TOKEN + 1 + SAVEPOINT + 1):
+    with django_assert_num_queries(TOKEN + 1 + 1 + 1):
         alice.post("/api/sessions/", {}, Idempotency_Key="k")
 
 
@@ -129,11 +129,13 @@ def test_appending_costs_the_same_for_any_number(
     rows: int | None,
 ) -> None:
     """The session with the caller's role; count up (and look the key up) and insert, in one transaction: here a
-    savepoint in the test's own, which only a key needs."""
+    savepoint in the test's own, which only a key needs. On PostgreSQL one message is one statement."""
     place = f"/api/sessions/{session.pk}/messages/" + ("" if rows is None else "batch/")
     body = HELLO if rows is None else {"messages": [HELLO] * rows}
     # SQLite takes 999 parameters in a statement, so that 100 rows are two inserts.
     more = 1 if connection.vendor == "sqlite" and rows == 100 else 0
+    if connection.vendor == "postgresql" and rows != 100:
+        more = -2 if headers else -1
     with django_assert_num_queries(TOKEN + 1 + statements + more):
         assert alice.post(place, body, **headers).status_code == 201
 
@@ -141,8 +143,10 @@ def test_appending_costs_the_same_for_any_number(
 def test_appending_again(alice: Caller, session: Session, django_assert_num_queries: Counted) -> None:
     place = f"/api/messages/?session_id={session.pk}"
     alice.post(place, HELLO, Idempotency_Key="k")
-    # A rollback to a savepoint is two statements, and its rows are read after it.
-    with django_assert_num_queries(TOKEN + 1 + 1 + 2 + 2 + 1):
+    # On PostgreSQL nothing is written, so nothing is rolled back, which would be two statements. Then
+    # the rows are read, there once it is known that the session is live.
+    queries = SAVEPOINT + 1 + 1 + 1 if connection.vendor == "postgresql" else 1 + 2 + 2 + 1
+    with django_assert_num_queries(TOKEN + 1 + queries):
         assert alice.post(place, HELLO, Idempotency_Key="k").status_code == 201
 
 

@@ -1,0 +1,88 @@
+"""Statements that every request sends: written once in a process, bound for each call, planned once by PostgreSQL.
+
+To build a queryset and compile it to SQL costs more than PostgreSQL needs to answer it. So a query that is hot is
+written once, as a queryset like any other with a `Parameter` where a value goes, and keeps its SQL:
+
+    theirs = CompiledQuery(lambda: Session.objects.filter(owner=Parameter("owner", Session, "owner")).values("id"))
+    theirs.rows(owner=17, limit=50)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from django.db import connection
+from django.db.models import Expression, Model, QuerySet
+
+
+def fetched(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """The rows of a statement whose text is always the same."""
+    backend: Any = connection
+    with backend.prepared_cursor() if backend.vendor == "postgresql" else backend.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows
+
+
+class Parameter(Expression):
+    """Stands in a queryset for a value that comes with the call, of the kind that this field of `model` stores."""
+
+    def __init__(self, name: str, model: type[Model], field: str) -> None:
+        stored: Any = model._meta.get_field(field)
+        super().__init__(output_field=getattr(stored, "target_field", stored))
+        self.name = name
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        return "%s", (self,)
+
+    def bound(self, values: dict[str, Any]) -> Any:
+        """The value as the driver takes it."""
+        return self.output_field.get_db_prep_value(values[self.name], connection)
+
+
+class Compiled(NamedTuple):
+    sql: str
+    parameters: tuple[Any, ...]  # Parameter, or a value that never changes.
+    names: list[str]
+    converters: list[tuple[str, list[Any], Any]]  # The column's name, what converts it, its expression.
+
+
+class CompiledQuery:
+    """`build` makes the queryset, of `values()` and without a limit. It is called once, when first needed."""
+
+    def __init__(self, build: Callable[[], QuerySet[Any, Any]]) -> None:
+        self.build = build
+
+    @cached_property
+    def compiled(self) -> Compiled:
+        query: Any = self.build().query
+        compiler = query.get_compiler(connection=connection)
+        sql, parameters = compiler.as_sql()
+        names = list(query.selected)
+        fields = [selected[0] for selected in compiler.select]
+        converters = [(names[place], *found) for place, found in compiler.get_converters(fields).items()]
+        return Compiled(sql, tuple(parameters), names, converters)
+
+    def rows(self, *, limit: int | None = None, skip: int = 0, **values: Any) -> list[dict[str, Any]]:
+        """The rows as `values()` gives them. `values` are the parameters by name."""
+        sql, parameters, names, converters = self.compiled
+        bound = [p.bound(values) if isinstance(p, Parameter) else p for p in parameters]
+        if limit is not None:  # In the text, where the planner sees it.
+            sql += f" LIMIT {limit:d}"
+        if skip:
+            sql += " OFFSET %s"
+            bound.append(skip)
+        rows = [dict(zip(names, row, strict=True)) for row in fetched(sql, bound)]
+        for name, functions, expression in converters:
+            for row in rows:
+                if row[name] is not None:
+                    for convert in functions:
+                        row[name] = convert(row[name], expression, connection)
+        return rows
+
+    def row(self, **values: Any) -> dict[str, Any] | None:
+        """The first of them; None where there is none."""
+        rows = self.rows(limit=1, **values)
+        return rows[0] if rows else None

@@ -1,0 +1,88 @@
+"""Django's PostgreSQL backend, with what every request profits from (settings name it as `ENGINE`).
+
+A connection from the pool is looked at before it is used, not asked: CONN_HEALTH_CHECKS cost a round trip.
+And a query that is asked again and again can be planned once in a connection: `prepared_cursor`.
+"""
+
+from __future__ import annotations
+
+import select
+from typing import Any
+
+from django.db.backends.postgresql import base, operations
+from django.db.backends.postgresql.psycopg_any import get_adapters_template
+from django.db.backends.utils import CursorWrapper
+from psycopg import Connection, Cursor, OperationalError, adapters, pq
+from psycopg.adapt import AdaptersMap
+from psycopg_pool import ConnectionPool
+
+
+def adapters_of_prepared() -> AdaptersMap:
+    """Django's, but for times: psycopg's own loader takes a sixteenth of the time of Django's. It gives them in
+    the connection's time zone, which Django sets to UTC."""
+    found = AdaptersMap(get_adapters_template(True, None))
+    if loader := adapters.get_loader(adapters.types["timestamptz"].oid, pq.Format.TEXT):
+        found.register_loader("timestamptz", loader)
+    return found
+
+
+class PreparedCursor(base.CursorMixin, Cursor[Any]):
+    """Binds parameters in the server, and has it plan each statement once. Only for texts that are always the
+    same: a connection keeps the hundred last."""
+
+    adapters = adapters_of_prepared()
+
+    def execute(self, *args: Any, **kwargs: Any) -> PreparedCursor:
+        # Only here: other cursors put the values into the text, and psycopg would remember each.
+        self.connection.prepare_threshold = 0
+        try:
+            super().execute(*args, **kwargs)
+        finally:
+            self.connection.prepare_threshold = None
+        return self
+
+
+class BoundCursor(PreparedCursor):
+    """The same behind a pooler that gives each transaction another connection: nothing can be kept there."""
+
+    def execute(self, *args: Any, **kwargs: Any) -> BoundCursor:
+        Cursor.execute(self, *args, **kwargs)
+        return self
+
+
+class DatabaseOperations(operations.DatabaseOperations):
+    def last_executed_query(self, cursor: Any, sql: Any, params: Any) -> str:
+        """For the tests that look at statements: with its values, which this cursor sends apart."""
+        if isinstance(cursor, PreparedCursor):
+            return str(self.compose_sql(sql, params))
+        return super().last_executed_query(cursor, sql, params)
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    ops_class = DatabaseOperations
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Connection[Any]:
+        """A connection that is alive. Where PostgreSQL has gone, what it said last waits in the socket."""
+        while True:
+            found: Connection[Any] = super().get_new_connection(conn_params)
+            if not self.pool or not has_something_to_say(found):
+                return found
+            try:
+                ConnectionPool.check_connection(found)
+                return found
+            except OperationalError:
+                self.pool.putconn(found)  # Which throws it away, and makes another.
+
+    def prepared_cursor(self) -> CursorWrapper:
+        """As `cursor()`, for a statement whose text is always the same."""
+        self.ensure_connection()
+        with self.wrap_database_errors:
+            is_shared = self.settings_dict["DISABLE_SERVER_SIDE_CURSORS"]
+            cursor = (BoundCursor if is_shared else PreparedCursor)(self.connection)
+            return self._prepare_cursor(cursor)  # type: ignore[attr-defined]
+
+
+def has_something_to_say(connection: Connection[Any]) -> bool:
+    waiting = select.poll()
+    waiting.register(connection.pgconn.socket, select.POLLIN)
+    return bool(waiting.poll(0))
