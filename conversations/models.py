@@ -6,7 +6,7 @@ The counters on a session are exact at every commit, positions have no gaps when
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from django.db import models
 from django.db.models import F, Q
@@ -17,14 +17,11 @@ from chatstore.ids import new_uuid, row_id_of, uuid_of
 from chatstore.indexes import TimeIndex
 
 DEFAULT_TITLE = "New Chat"
+Row = TypeVar("Row", bound=models.Model)
 
 
-class SessionQuerySet(models.QuerySet["Session"]):
-    def live(self) -> Self:
-        return self.filter(deleted_at=None)
-
-    def deleted(self) -> Self:
-        return self.filter(deleted_at__isnull=False)
+class OwnedQuerySet(models.QuerySet[Row]):
+    """Rows that have an owner and are in a workspace."""
 
     def with_role_of(self, user: User) -> Self:
         """Each row with `role_of_caller`: the user's role in its workspace, None for a stranger.
@@ -37,6 +34,14 @@ class SessionQuerySet(models.QuerySet["Session"]):
     def owned_by(self, user: User) -> Self:
         """The user's own, in workspaces they are still a member of."""
         return self.with_role_of(user).filter(owner=user, role_of_caller__isnull=False)
+
+
+class SessionQuerySet(OwnedQuerySet["Session"]):
+    def live(self) -> Self:
+        return self.filter(deleted_at=None)
+
+    def deleted(self) -> Self:
+        return self.filter(deleted_at__isnull=False)
 
     def visible_to(self, user: User) -> Self:
         """What this user may read: their own, and everybody's where they are an admin (contract 2)."""
@@ -380,6 +385,8 @@ class Usage(models.Model):
     # Each session once a day, in one of the rows that its messages are counted in: so they can be added up.
     sessions = models.BigIntegerField()
 
+    objects = OwnedQuerySet.as_manager()
+
     class Meta:
         default_permissions = ()
         constraints = [
@@ -389,9 +396,9 @@ class Usage(models.Model):
             ),
         ]
         indexes = [
-            # The usage of one person; manage.py eraseuser.
+            # GET /api/usage/: the usage of one person; manage.py eraseuser.
             models.Index(fields=["owner", "day"], name="usage_of_owner"),
-            # The dashboard of one workspace; a workspace that is removed.
+            # GET /api/usage/?workspace=W&owner=all; a workspace that is removed.
             models.Index(fields=["workspace", "day"], name="usage_of_workspace"),
         ]
 

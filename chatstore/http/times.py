@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from django.utils.dateparse import parse_datetime
@@ -30,6 +30,25 @@ def moment_of(text: str) -> datetime | None:
         return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def day_of(text: str) -> date | None:
+    """The day that `text` spells as YYYY-MM-DD. None where it spells none."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return None
+    return day if text == day.isoformat() else None
+
+
+class DayField(serializers.DateField):
+    """A day, and nothing that a day would have to be cut out of."""
+
+    def to_internal_value(self, value: Any) -> date:
+        found = day_of(value) if isinstance(value, str) else None
+        if found is None:
+            raise serializers.ValidationError("Must be a day as YYYY-MM-DD.", code="invalid")
+        return found
 
 
 class TimeField(serializers.DateTimeField):

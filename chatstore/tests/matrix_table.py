@@ -232,6 +232,25 @@ CONVERSATIONS = [
         {"PATCH": {"content": "Changed"}},
     ),
 ]
+USAGE = [
+    Route("api/usage", "/api/usage/", ONE, {"GET": always(200)}),
+    Route("api/usage", "/api/usage/?owner=all", ONE, {"GET": always(422)}, about="of all, nowhere"),
+    Route("api/usage", "/api/usage/?workspace={ref}&owner=all", WORKSPACES, {"GET": LIST}, about="of all there"),
+    Route(
+        "api/usage",
+        "/api/usage/?workspace={ref}&owner={public_id_alice}",
+        WORKSPACES,
+        {"GET": LIST},
+        about="of alice there",
+    ),
+    Route(
+        "api/usage",
+        "/api/usage/?workspace={ref}",
+        WORKSPACES,
+        {"GET": {**always(200), "malformed": 422}},
+        about="of mine in a workspace",
+    ),
+]
 # Who may say something in a session is told that a reply is being written there; nobody else learns of it.
 SAY = {"owner": 409, "admin": 404, "other": 404, "deleted": 404, "absent": 404, "malformed": 422}
 READ_CHAT = {"owner": 200, "admin": 200, "other": 404, **MISSING}
@@ -245,4 +264,4 @@ CHAT = [
     Route("api/sessions/{ref}/stop", "/api/sessions/{ref}/stop/", SESSIONS, {"POST": STOP}),
     Route("api/sessions/{ref}/events", "/api/sessions/{ref}/events/", SESSIONS, {"GET": READ}),
 ]
-MATRIX = [*PAGES, *ACCOUNTS, *CONVERSATIONS, *CHAT]
+MATRIX = [*PAGES, *ACCOUNTS, *CONVERSATIONS, *USAGE, *CHAT]

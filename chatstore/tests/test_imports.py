@@ -17,7 +17,8 @@ PACKAGES = ("accounts", "chatstore", "conversations")
 GROUND = {"chatstore.ids", "chatstore.retries", "chatstore.compiled"}
 HTTP = {*GROUND, "chatstore.http"}
 MODELS = {"accounts.models", "conversations.models"}
-STORE = {*MODELS, "conversations.services", "conversations.shapes", "conversations.usage"}
+USAGE = {"conversations.usage", "conversations.exact_usage"}
+STORE = {*MODELS, *USAGE, "conversations.services", "conversations.shapes"}
 
 ROUTES = {
     "accounts.urls",
@@ -51,6 +52,7 @@ ROOMS: dict[str, set[str]] = {
     "conversations": {"conversations.models"},
     "conversations.models": {"accounts.models", "chatstore.ids", "chatstore.indexes"},
     "conversations.usage": {*MODELS},
+    "conversations.exact_usage": {*MODELS},
     "conversations.statements": {"chatstore.compiled", *MODELS},
     "conversations.services": {*GROUND, *MODELS, "conversations.statements", "conversations.usage"},
     "conversations.shapes": {"chatstore.http"},
@@ -63,7 +65,8 @@ ROOMS: dict[str, set[str]] = {
     "conversations.transfer": {*HTTP, *STORE, "conversations.bulk"},
     "conversations.api": {*HTTP, *STORE},
     "conversations.api.views": {*HTTP, *STORE, "conversations.api"},
-    "conversations.api.urls": {"chatstore.http", "conversations.api.views"},
+    "conversations.api.usage": {*HTTP, *STORE, "conversations.api"},
+    "conversations.api.urls": {"chatstore.http", "conversations.api.usage", "conversations.api.views"},
     "conversations.chat": {*HTTP, *STORE, "accounts.authentication"},
     "conversations.chat.views": {*HTTP, *STORE, "accounts.authentication", "conversations.chat"},
     "conversations.chat.checks": {"conversations.chat"},

@@ -140,6 +140,9 @@ MUTATIONS = {
     "everybody is an admin where sessions are listed and made": Mutation(
         queries, "workspace_with_role", with_an_admin, ("api/sessions",), SOMEBODY_ELSE
     ),
+    "everybody is an admin where usage is asked for": Mutation(
+        queries, "workspace_with_role", with_an_admin, ("api/usage",), SOMEBODY_ELSE
+    ),
     "everybody's tokens are one's own": Mutation(
         ApiTokenViewSet, "get_queryset", everybodys_tokens, TOKENS, SOMEBODY_ELSE
     ),

@@ -3,6 +3,7 @@ from __future__ import annotations
 from django.urls import re_path
 
 from chatstore.http.routers import OptionalSlashRouter
+from conversations.api.usage import UsageViewSet
 from conversations.api.views import MessageViewSet, SessionMessageViewSet, SessionViewSet
 
 router = OptionalSlashRouter()
@@ -11,6 +12,7 @@ router.register("messages", MessageViewSet, basename="message")
 
 urlpatterns = [
     *router.urls,
+    re_path(r"^usage/?$", UsageViewSet.as_view({"get": "retrieve"}), name="usage"),
     re_path(
         r"^sessions/(?P<session_ref>[^/]+)/messages/?$",
         SessionMessageViewSet.as_view({"get": "list", "post": "create"}),

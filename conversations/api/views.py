@@ -16,7 +16,7 @@ from rest_framework.exceptions import NotFound, PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.models import Membership, User, Workspace
+from accounts.models import User, Workspace
 from chatstore.http.bodies import body_of
 from chatstore.http.conditional import tag_of
 from chatstore.http.idempotency import REPLAYED, retry_of
@@ -28,7 +28,7 @@ from chatstore.ids import row_id_of, uuid_of
 from conversations import services
 from conversations.api import examples, queries
 from conversations.api.filters import MessageFilter, SessionFilter
-from conversations.api.permissions import MessagePermission, SessionPermission
+from conversations.api.permissions import MessagePermission, SessionPermission, workspace_administered
 from conversations.api.serializers import (
     BatchSerializer,
     DeletedMessageSerializer,
@@ -113,17 +113,8 @@ class SessionViewSet(ConversationViewSet):
         return self.filter_queryset(sessions).values(*SESSION_COLUMNS)
 
     def listed_sessions(self) -> QuerySet[Session]:
-        query = self.request.query_params
-        if "owner" not in query:
-            return queries.own_sessions(self.caller)
-        if (public_id := uuid_of(query.get("workspace", ""))) is None:
-            raise Invalid("query", {"workspace": ["A workspace's public id must go with owner."]})
-        workspace, role = queries.workspace_with_role(public_id, self.caller)
-        if workspace is None:
-            raise NotFound("There is no such workspace.")
-        if role != Membership.Role.ADMIN:
-            raise PermissionDenied("Only an admin of the workspace lists other people's sessions.")
-        return queries.sessions_in(workspace)
+        workspace = workspace_administered(self.request.query_params, self.caller)
+        return queries.sessions_in(workspace) if workspace else queries.own_sessions(self.caller)
 
     @extend_schema(
         operation_id="sessions_create",

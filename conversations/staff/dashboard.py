@@ -18,6 +18,7 @@ from django.utils import timezone
 from django.utils.dateformat import format as formatted
 
 from accounts.models import User, Workspace
+from chatstore.http.times import day_of
 from chatstore.ids import uuid_of
 from conversations.models import Message
 from conversations.staff.charts import Chart, Entry, bar_chart, percent
@@ -100,15 +101,6 @@ def read_query(query: Mapping[str, str], today: date) -> Asked:
         agent = None
         notes.append("Either a workspace or an agent: “agent” was left out.")
     return Asked(today, until or today, days or DAYS, workspace, agent, tuple(notes))
-
-
-def day_of(text: str) -> date | None:
-    """The day that `text` spells as YYYY-MM-DD. None where it spells none."""
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        return None
-    return day if text == day.isoformat() else None
 
 
 def workspace_of(text: str) -> Workspace | None:

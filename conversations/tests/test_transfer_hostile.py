@@ -58,7 +58,7 @@ BAD: dict[tuple[str, str], dict[str, Any]] = {
     ("message", "status"): {**NO_TEXT, "SECRET": SECRET, "streaming": "streaming"},
     ("message", "metadata"): NO_METADATA,
     ("message", "trace_id"): LINKS,
-    ("message", "created_at"): NO_TIME,
+    ("message", "created_at"): {**NO_TIME, "after-the-session": "9999-12-31T23:59:59.999999Z"},
     ("message", "session"): NO_UUID,
     ("message", "deleted_at"): {"not-emptied": "2024-01-01T00:00:00Z"},
     ("message", "idempotency_key"): {"without-digest": "SECRET"},

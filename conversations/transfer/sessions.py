@@ -164,6 +164,8 @@ def fault_of_message(line: Line, target: Target) -> str:
         return "position is beyond the session's last_position"
     if line.values[MESSAGE["version"]] > session[SESSION["version"]]:
         return "version is beyond the session's"
+    if line.values[MESSAGE["created_at"]] > session[SESSION["updated_at"]]:
+        return "created_at is after the session's updated_at"
     target.position = position
     return ""
 
