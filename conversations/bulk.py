@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,6 +17,16 @@ ADAPTED_ON_SQLITE = {"JSONField", "UUIDField", "DateTimeField"}
 
 Item = TypeVar("Item")
 Adapter = Callable[[Any, Any], Any]
+
+
+@contextmanager
+def many_objects() -> Iterator[None]:
+    """Inside, objects come and go by the million: the garbage collector passes over those from before."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def insert(model: type[models.Model], columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -33,7 +45,7 @@ def insert(model: type[models.Model], columns: Sequence[str], rows: Iterable[Seq
     quoted = [connection.ops.quote_name(field.column) for field in fields]
     table = connection.ops.quote_name(model._meta.db_table)
     if connection.vendor == "postgresql":
-        copy(f"COPY {table} ({', '.join(quoted)}) FROM STDIN", ready)
+        copy(f"COPY {table} ({', '.join(quoted)}) FROM STDIN (FORMAT BINARY)", fields, ready)
         connection.check_constraints()
     else:
         places = ", ".join(["%s"] * len(fields))
@@ -92,7 +104,7 @@ def read(found: models.QuerySet[Any], types: Mapping[str, str] | None = None) ->
     compiler = found.query.get_compiler(connection=connection)
     statement, parameters = compiler.as_sql()
     fields = [expression.output_field for expression, *_ in compiler.select]
-    own = [str(field.db_type(connection)).partition("(")[0] for field in fields]
+    own = types_of(fields)
     of_json = [place for place, kind in enumerate(own) if kind == "jsonb"]
     with (
         connection.cursor() as cursor,
@@ -112,9 +124,15 @@ def with_json(row: tuple[Any, ...], places: Sequence[int]) -> tuple[Any, ...]:
     return row
 
 
-def copy(statement: str, rows: Iterable[Sequence[Any]]) -> None:
-    """psycopg's COPY, with its errors turned into Django's."""
+def types_of(fields: Iterable[Any]) -> list[str]:
+    """The types of the fields' columns, by the names that PostgreSQL's driver knows."""
+    return [str(field.db_type(connection)).partition("(")[0] for field in fields]
+
+
+def copy(statement: str, fields: Sequence[Any], rows: Iterable[Sequence[Any]]) -> None:
+    """psycopg's COPY in binary form, with its errors turned into Django's."""
     with connection.cursor() as cursor, connection.wrap_database_errors, cursor.copy(statement) as copying:
+        copying.set_types(types_of(fields))
         for row in rows:
             copying.write_row(row)
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -16,10 +20,13 @@ from uuid import UUID
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
+from django.db.models import Sum
 from django.utils import timezone
 
 from accounts.models import LOCAL_ISSUER, ApiToken, Identity, Membership, User, Workspace
+from chatstore.environment import BASE_DIR
 from chatstore.retries import Retry
+from chatstore.tests.serving import own_database_url
 from conftest import Caller, new_message, new_session
 from conversations import services, usage
 from conversations.models import Message, Session, Turn, Usage, UsageMark
@@ -30,6 +37,7 @@ from conversations.transfer.report import Report
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+NEWLINE = b"\n"
 METADATA = {
     "z": 1, "aa": [1.0, -0.0, 1e18, 5e-324, 1e-7, 123456789012345678, {"ü": None, "a": True}],
     "b": {"longer": "👋 \u2028", "k": "\x1f\"\\"},
@@ -437,6 +445,103 @@ def test_a_session_is_there_as_a_whole_or_not_at_all(monkeypatch: pytest.MonkeyP
     assert written() == content
 
 
+LONG = ("--users", "3", "--sessions", "300", "--messages", "8000")  # More than one transaction.
+
+
+def test_killed_in_a_line_the_next_finishes_it() -> None:
+    seeded(*LONG)
+    content = written()
+    emptied()
+    process = manage("importjsonl", "-", stdin=subprocess.PIPE)
+    assert process.stdin
+    process.stdin.write(content[: len(content) * 9 // 10])
+    process.stdin.flush()
+    while not Message.objects.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    there = Message.objects.count()
+    assert 0 < there < 8_000
+    assert Session.objects.aggregate(said=Sum("message_count"))["said"] == there
+    report = loaded(content)
+    assert report.refused == 0
+    assert report.added["message"] == 8_000 - there
+    assert written() == content
+
+
+@pytest.mark.parametrize("left_out", [1, 2, 400, 5_000])
+def test_a_torn_file_is_told_and_the_whole_one_finishes_it(store: bytes, left_out: int) -> None:
+    emptied()
+    torn = store[:-left_out]
+    lines = told(torn)
+    number = torn.count(b"\n") + (not torn.endswith(b"\n"))
+    ends = f"is the end, after {number - 1:,} lines; line 1 says {store.count(NEWLINE) - 1:,}"
+    assert (f"line {number}: {ends}" in lines) == (number < store.count(NEWLINE))
+    assert any(line.startswith(f"line {number}: is not JSON") for line in lines) == (left_out > 1)
+    assert told(store) == []
+    assert written() == store
+
+
+def test_a_client_s_append_waits_for_the_import_of_its_session(
+    store: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = User.objects.get(username="alice")
+    session = Session.objects.get(title="Zoë's 👋")
+    session.messages.filter(position=4).delete()
+    Session.objects.filter(pk=session.pk).update(message_count=2, tokens=3)
+    client = Caller(alice, ApiToken.objects.issue(alice)[1])
+    answers: list[int] = []
+
+    def say() -> None:
+        body = {"role": "user", "content": "Meanwhile"}
+        answers.append(client.post(f"/api/sessions/{session.pk}/messages/", body).status_code)
+        connection.close()
+
+    thread = threading.Thread(target=say)
+    plain = sessions.load_messages
+
+    def slowly(*arguments: Any) -> None:
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        plain(*arguments)
+
+    monkeypatch.setattr(sessions, "load_messages", slowly)
+    assert told(store) == []
+    thread.join()
+    assert answers == [201]
+    assert list(session.messages.order_by("position").values_list("position", flat=True)) == [1, 2, 3, 4, 5]
+    session.refresh_from_db()
+    assert (session.last_position, session.message_count, session.tokens) == (5, 4, 12)
+
+
+def test_clients_append_while_the_same_is_imported_again_and_again(store: bytes) -> None:
+    session = Session.objects.get(title="Zoë's 👋")
+    start = threading.Barrier(3)
+
+    def say() -> None:
+        start.wait(10)
+        for _ in range(20):
+            new_message(session)
+        connection.close()
+
+    threads = [threading.Thread(target=say) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    start.wait(10)
+    reports = [loaded(store) for _ in range(10)]
+    for thread in threads:
+        thread.join()
+    assert not any(sum(report.added.values()) for report in reports)
+    assert all(report.refused in (0, 1) for report in reports)
+    assert loaded(store).refused == 1
+    positions = list(session.messages.order_by("position").values_list("position", flat=True))
+    assert positions == list(range(1, 45))
+    session.refresh_from_db()
+    assert (session.last_position, session.message_count) == (44, 43)
+
+
 def test_two_at_once_make_one_store(monkeypatch: pytest.MonkeyPatch) -> None:
     small(monkeypatch)
     seeded(*VOLUME)
@@ -483,6 +588,26 @@ def test_an_export_is_of_one_moment(store: bytes) -> None:
 
 
 # The commands
+
+
+def manage(*words: str, **options: Any) -> subprocess.Popen[bytes]:
+    """A command in a process of its own, on the database of the tests."""
+    environment = {**os.environ, "DATABASE_URL": own_database_url()}
+    command = [sys.executable, "manage.py", *words]
+    return subprocess.Popen(
+        command, cwd=BASE_DIR, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+    )
+
+
+def test_standard_output_and_input_take_a_store(store: bytes) -> None:
+    out, err = manage("exportjsonl", "-").communicate()
+    assert out == store
+    assert err.decode() == f"Wrote {store.count(NEWLINE):,} lines.\n"
+    emptied()
+    out, err = manage("importjsonl", "-", stdin=subprocess.PIPE).communicate(store)
+    assert out.startswith(b"Added 3 users")
+    assert err == b""
+    assert written() == store
 
 
 def run(command: str, *arguments: str) -> tuple[str, str]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import pytest
 
-from conftest import Caller, new_session
+from conftest import Caller, caller, new_session
 from conversations import services
 from conversations.models import Message, Session
 from conversations.tests.hostile import UNSTORABLE, VALUES
 from conversations.tests.seeds import emptied
-from conversations.tests.test_transfer import file_of, loaded, rows_of, told, turn, written
-from conversations.transfer import reading
+from conversations.tests.test_transfer import file_of, loaded, rows_of, told, turn
+from conversations.transfer import reading, writing
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db  # In a transaction that is rolled back: there are hundreds of cases.
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 SECRET = "SECRET"
@@ -98,6 +99,11 @@ BAD_PEOPLE: dict[tuple[str, str], dict[str, Any]] = {
 }  # fmt: skip
 
 
+def written() -> bytes:
+    """The file, without a snapshot: nobody else writes."""
+    return b"".join(writing.exported())
+
+
 def cases(of: dict[tuple[str, str], dict[str, Any]]) -> list[Any]:
     return [
         pytest.param(kind, field, value, id=f"{kind}-{field}-{name}")
@@ -106,15 +112,20 @@ def cases(of: dict[tuple[str, str], dict[str, Any]]) -> list[Any]:
     ]
 
 
-@pytest.fixture
-def rows(alice: Caller) -> list[dict[str, Any]]:
+@cache
+def small_store() -> bytes:
     """A file of one user and one session of two messages and a turn."""
-    session = new_session(alice)
+    session = new_session(caller("alice"))
     services.append(session, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
     turn(session, 1, 2, "complete")
-    found = rows_of(written())
+    found = written()
     emptied()
     return found
+
+
+@pytest.fixture
+def rows(db: None) -> list[dict[str, Any]]:
+    return rows_of(small_store())
 
 
 def last(rows: list[dict[str, Any]], kind: str) -> dict[str, Any]:
@@ -204,6 +215,7 @@ BROKEN: dict[str, bytes] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("place", ["between", "last"])
 @pytest.mark.parametrize("line", BROKEN.values(), ids=BROKEN.keys())
 def test_a_broken_line_is_told_of_and_the_rest_goes_in(
@@ -218,6 +230,7 @@ def test_a_broken_line_is_told_of_and_the_rest_goes_in(
     assert Message.objects.count() == 2
 
 
+@pytest.mark.once
 def test_a_key_twice_in_a_line_is_told(rows: list[dict[str, Any]]) -> None:
     content = file_of(rows)
     at = content.rindex(b'"type":"message"')
@@ -225,6 +238,7 @@ def test_a_key_twice_in_a_line_is_told(rows: list[dict[str, Any]]) -> None:
     assert "the same key stands twice" in said[0].lower()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("kind", ["user", "workspace", "membership", "session", "message", "turn"])
 @pytest.mark.parametrize("how", ["missing", "unknown"])
 def test_each_field_must_be_there_and_no_other(rows: list[dict[str, Any]], kind: str, how: str) -> None:
@@ -238,6 +252,7 @@ def test_each_field_must_be_there_and_no_other(rows: list[dict[str, Any]], kind:
         assert f"line {number}: {what}" in said
 
 
+@pytest.mark.once
 def test_a_line_that_is_too_long_is_not_kept(rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MAX_LINE_BYTES", 2_000)
     lines = file_of(rows).splitlines(keepends=True)
@@ -247,6 +262,7 @@ def test_a_line_that_is_too_long_is_not_kept(rows: list[dict[str, Any]], monkeyp
     assert Message.objects.count() == 2
 
 
+@pytest.mark.once
 def test_a_message_before_its_session_is_told(rows: list[dict[str, Any]]) -> None:
     message = rows.pop(next(n for n, row in enumerate(rows) if row["type"] == "message"))
     number = next(n for n, row in enumerate(rows) if row["type"] == "session")
@@ -256,6 +272,7 @@ def test_a_message_before_its_session_is_told(rows: list[dict[str, Any]]) -> Non
     assert Session.objects.get().message_count == 1
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("positions", [(2, 1), (1, 1), (2, 2)])
 def test_positions_rise(rows: list[dict[str, Any]], positions: tuple[int, int]) -> None:
     said_by = [row for row in rows if row["type"] == "message"]

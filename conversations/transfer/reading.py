@@ -1,7 +1,10 @@
 """A store's file, read into this store: a line that cannot go in is told of, and the rest goes in.
 
-Every transaction holds whole sessions: stopped halfway, the same file read again finds what is there and adds the
-rest. A row is known by its UUID, a message by its session and position. What is here stays as it is.
+A line is parsed and checked (`lines`). People and workspaces go in some hundred at a time (`people`), then
+sessions with what they hold (`sessions`): some thousand lines are in memory, and become a COPY of sessions,
+one of messages and one of turns. Every transaction holds whole sessions: stopped halfway, the same file read
+again finds what is there and adds the rest. A row is known by its UUID, a message by its session and
+position. What is here already stays as it is.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from conversations.transfer.report import Report
 
 # A message of the largest content that can be allowed, all of it escaped.
 MAX_LINE_BYTES: Final = 32 * 1024 * 1024
-OF_CONVERSATIONS: Final = {"session", "message", "turn"}
+OF_CONVERSATIONS: Final = frozenset({"session", "message", "turn"})
 PEOPLE: Final = 500
 
 Advance = Callable[[int], None]

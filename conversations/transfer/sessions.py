@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, Model
+from django.db.models import Model
 
 from conversations import bulk, usage
 from conversations.models import Message, Session, Turn
@@ -24,7 +24,6 @@ from conversations.transfer.report import Report
 
 # What a transaction holds, and what is in memory of a longer session: so many messages of a kilobyte.
 PIECE: Final = 6_000
-WEIGHT_OF_SESSION: Final = 12
 
 SESSION: Final = places_of("session")
 MESSAGE: Final = places_of("message")
@@ -39,7 +38,10 @@ Values = tuple[Any, ...]
 
 @dataclass(slots=True)
 class Target:
-    """A session of the file. Without a `pk` it is not taken, nor what follows it."""
+    """A session of the file, with its counters so far; `stored` are those that its row has.
+
+    Without a `pk` it is not taken, nor what follows it.
+    """
 
     line: Line
     pk: int | None
@@ -47,15 +49,20 @@ class Target:
     position: int = 0
     count: int = 0
     tokens: int = 0
+    stored: tuple[int, int] = (0, 0)
 
     @property
     def session_id(self) -> UUID:
         found: UUID = self.line.values[SESSION["session_id"]]
         return found
 
+    @property
+    def said(self) -> tuple[int, int]:
+        """Its counters as the line has them."""
+        return self.line.values[SESSION["message_count"]], self.line.values[SESSION["tokens"]]
 
-@dataclass(slots=True)
-class Row:
+
+class Row(NamedTuple):
     """A line to be inserted as these values, or found as that."""
 
     line: Line
@@ -91,12 +98,8 @@ class Numbering:
             if self.weight >= PIECE or session in self.sessions:
                 self.number, self.weight, self.sessions = self.number + 1, 0, set()
             self.sessions.add(session)
-        self.weight += weight(line)
+        self.weight += line.weight
         return self.number
-
-
-def weight(line: Line) -> int:
-    return (line.size >> 10) + (WEIGHT_OF_SESSION if line.kind == "session" else 1)
 
 
 def pieces(batch: Iterator[Line]) -> Iterator[list[Line]]:
@@ -104,7 +107,7 @@ def pieces(batch: Iterator[Line]) -> Iterator[list[Line]]:
     size = 0
     for line in batch:
         piece.append(line)
-        size += weight(line)
+        size += line.weight
         if size >= PIECE:
             yield piece
             piece, size = [], 0
@@ -212,6 +215,7 @@ def compare_session(target: Target, session: Session, wanted: dict[str, Any], re
         report.differs(target.line.number, f"session {session.session_id}", names)
     else:
         target.pk = session.pk
+        target.count, target.tokens = target.stored = session.message_count, session.tokens
         report.there["session"] += 1
 
 
@@ -222,7 +226,7 @@ def insert_sessions(new: Sequence[Target], rows: Sequence[Values], report: Repor
     taken = {target.session_id for target in new} - {new[place].session_id for place, _ in refused}
     keys = dict(Session.objects.filter(session_id__in=taken).values_list("session_id", "pk"))
     for target in new:
-        target.pk = keys.get(target.session_id)
+        target.pk, target.stored = keys.get(target.session_id), target.said
     report.added["session"] += len(taken)
 
 
@@ -230,17 +234,10 @@ def settle(target: Target, report: Report) -> None:
     """Counters are what the messages say, whatever the file does."""
     if target.pk is None:
         return
-    rows = Session.objects.filter(pk=target.pk)
-    said = tuple(target.line.values[SESSION[name]] for name in COUNTERS)
     counted = (target.count, target.tokens)
-    if not target.is_new:
-        if target.count or target.tokens:
-            added = dict(zip(COUNTERS, counted, strict=True))
-            rows.update(**{name: F(name) + number for name, number in added.items()})
-        counted = rows.values_list(*COUNTERS).get()
-    elif counted != said:
-        rows.update(**dict(zip(COUNTERS, counted, strict=True)))
-    if counted != said:
+    if counted != target.stored:
+        Session.objects.filter(pk=target.pk).update(message_count=target.count, tokens=target.tokens)
+    if counted != target.said:
         what = (
             f"message_count and tokens of session {target.session_id} are not those of its messages, which count"
         )
@@ -271,12 +268,17 @@ def missing(model: type[Model], key: str, rows: Sequence[Row], report: Report) -
 
 def compare(row: Row, columns: Sequence[str], here: Values, report: Report) -> None:
     pairs = zip(columns, here, row.values, strict=True)
-    names = [name for name, value, wanted in pairs if value is not wanted and not same_json(value, wanted)]
+    names = [name for name, value, wanted in pairs if value is not wanted and not same(value, wanted)]
     if names:
         what = f"{row.line.kind} {row.key[1]} of session {row.target.session_id}"
         report.differs(row.line.number, what, names)
     else:
         report.there[row.line.kind] += 1
+
+
+def same(value: Any, wanted: Any) -> bool:
+    """Whether two values of a column are equal. Inside JSON, 1 and true are not."""
+    return same_json(value, wanted) if type(value) is dict else bool(value == wanted)
 
 
 def load_messages(rows: Sequence[Row], report: Report) -> None:
@@ -286,7 +288,7 @@ def load_messages(rows: Sequence[Row], report: Report) -> None:
         if row.values[MESSAGE["deleted_at"]] is None:
             row.target.count += 1
             row.target.tokens += row.values[MESSAGE["tokens"]]
-    usage.mark(row.values[MESSAGE["created_at"]] for row in taken)
+    usage.mark({at.date(): at for at in (row.values[MESSAGE["created_at"]] for row in taken)}.values())
 
 
 def load_turns(rows: Sequence[Row], report: Report) -> None:

@@ -188,16 +188,17 @@ def rows(kind: str, found: QuerySet[Any]) -> Iterator[Row]:
     fields = [*IDENTITY, "user"] if kind == "identity" else list(FIELDS[kind])
     fields = [field for field in fields if field != "identities"]
     columns = [RENAMED[kind].get(field, field) for field in fields]
-    place = sum(field < "type" for field in fields)
-    names = [*fields[:place], "type", *fields[place:]]
-    times = [field for field in fields if field.endswith("_at") or field == "last_activity"]
-    with_metadata = "metadata" in fields
-    for values in bulk.read(found.values_list(*columns), AS_TEXT):
-        row = dict(zip(names, (*values[:place], kind, *values[place:]), strict=True))
-        for name in times:
-            if row[name] is not None:
-                row[name] = spelled(row[name])
-        if with_metadata and row["metadata"] is not None:
+    place_of_type = sum(field < "type" for field in fields)
+    names = [*fields[:place_of_type], "type", *fields[place_of_type:]]
+    times = [n for n, field in enumerate(fields) if field.endswith("_at") or field == "last_activity"]
+    for found_values in bulk.read(found.values_list(*columns), AS_TEXT):
+        values = list(found_values)
+        for place in times:
+            if values[place] is not None:
+                values[place] = spelled(values[place])
+        values.insert(place_of_type, kind)
+        row = dict(zip(names, values, strict=True))
+        if row.get("metadata") is not None:
             row["metadata"] = plain(row["metadata"])
         yield row
 

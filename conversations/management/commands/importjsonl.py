@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, cast
 
 from django.core.management.base import BaseCommand, CommandError
 
+from conversations import bulk
 from conversations.management.bar import bar
 from conversations.transfer import reading
 from conversations.transfer.report import Report, Stopped
@@ -28,7 +29,7 @@ class Command(BaseCommand):
         report = Report(self.stderr.write, options["strict"])
         started = perf_counter()
         try:
-            with opened(options["file"]) as stream:
+            with bulk.many_objects(), opened(options["file"]) as stream:
                 file = reading.File(stream, report)
                 with bar("Lines", file.open(), options["verbosity"]) as advance:
                     reading.load(file, advance)
