@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+import orjson
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
-from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from accounts.models import Membership, User
 from chatstore.http.bodies import refuse_constant, refuse_duplicates
@@ -329,10 +329,10 @@ def parsed(line: bytes) -> Any:
     """What the line says. One that is spelled as exportjsonl spells it says nothing twice; of others that is
     looked into, which takes longer."""
     try:
-        found = from_json(line)
-        if to_json(found) == line.rstrip(b"\n"):
+        found = orjson.loads(line)
+        if orjson.dumps(found) == line.rstrip(b"\n"):
             return found
-    except (ValueError, RecursionError):
+    except ValueError:
         pass  # What is wrong with it is said below.
     return carefully_parsed(line)
 
@@ -374,8 +374,8 @@ def values_of(fields: Mapping[str, Rule], found: Any) -> list[Any]:
 def line_of(values: Mapping[str, Any]) -> bytes:
     """The line of values that stand in order. A lone surrogate, which no store should hold, is escaped."""
     try:
-        return to_json(values) + b"\n"
-    except (UnicodeEncodeError, PydanticSerializationError):
+        return orjson.dumps(values) + b"\n"
+    except TypeError:
         return f"{compact_json(values)}\n".encode(errors="backslashreplace")
 
 
