@@ -204,6 +204,11 @@ class Environment(BaseSettings):
     max_sessions_per_user: int | None = Field(
         None, ge=1, description="Live sessions a user may own; one more is answered 400. Not set: no limit."
     )
+    search_index: bool = Field(
+        False,
+        description="Search among all messages by the index that `manage.py searchindex` makes; PostgreSQL only. "
+        "Off: among the newest 50,000 (docs/operations.md).",
+    )
     purge_after_days: int | None = Field(
         None,
         ge=0,

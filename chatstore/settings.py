@@ -195,7 +195,7 @@ CORS_ALLOW_HEADERS = (
     "last-event-id",
     "if-none-match",
 )
-CORS_EXPOSE_HEADERS = ("Link", "X-Request-ID", "Idempotency-Replayed", "ETag", "Retry-After")
+CORS_EXPOSE_HEADERS = ("Link", "X-Request-ID", "Idempotency-Replayed", "ETag", "Retry-After", "Search-Partial")
 
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {

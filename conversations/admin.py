@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.utils import flatten_fieldsets
 from django.contrib.admin.views.main import ChangeList
@@ -18,7 +19,7 @@ from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_safe
 
@@ -26,13 +27,16 @@ from accounts.models import User
 from chatstore.bounded_admin import BoundedAdmin, BoundedChangeList, ReadOnly
 from chatstore.http.pagination import beyond
 from chatstore.ids import row_id_of, uuid_of
+from conversations import search
 from conversations.models import AccessRecord, Message, Session, Turn
 from conversations.staff import access, filters
+from conversations.staff.links import transcript_url
 from conversations.staff.powers import SessionPowers
 from conversations.staff.transcript import Transcript
 
 # Of what was searched for, in the access log.
 LONGEST_TERM: Final = 200
+WHERE: Final = ("session", "owner", "workspace", "day", "until")
 
 
 def as_sent(text: str) -> SafeString:
@@ -61,9 +65,12 @@ class StoredList(BoundedChangeList):
     def get_results(self, request: HttpRequest) -> None:
         """Whose conversations were looked for is what the log is there to tell."""
         if term := self.query.strip():
-            detail = f"{self.opts.verbose_name_plural}: {term[:LONGEST_TERM]}"
-            access.record(request, AccessRecord.Action.SEARCH, detail=detail)
+            self.record(request, term)
         super().get_results(request)
+
+    def record(self, request: HttpRequest, term: str) -> None:
+        detail = f"{self.opts.verbose_name_plural}: {term[:LONGEST_TERM]}"
+        access.record(request, AccessRecord.Action.SEARCH, detail=detail)
 
     def newest(self, request: HttpRequest, rows: QuerySet[Any]) -> QuerySet[Any]:
         raise NotImplementedError
@@ -213,9 +220,9 @@ class SessionAdmin(SessionPowers, StoredAdmin):
 
 class MessageList(StoredList):
     def newest(self, request: HttpRequest, rows: QuerySet[Message]) -> QuerySet[Message]:
-        """Of a session. What a search or a day leaves is all looked at."""
+        """Of a session, and where words are looked for. What else a search or a day leaves is all looked at."""
         if "session" not in request.GET:
-            return rows
+            return self.newest_to_search(request, rows) if self.words else rows
         session = Session.objects.named(request.GET["session"])
         last = session.values_list("last_position", flat=True).first() or 0
         if last <= filters.NEWEST:
@@ -223,10 +230,51 @@ class MessageList(StoredList):
         self.say_among()
         return rows.filter(position__gt=last - filters.NEWEST)
 
+    @property
+    def words(self) -> list[str]:
+        """What is looked for in the messages' text."""
+        chosen = [spec.chosen for spec in self.filter_specs if isinstance(spec, filters.MessageText)]
+        return chosen[0] or [] if chosen else []
+
+    def newest_to_search(self, request: HttpRequest, rows: QuerySet[Message]) -> QuerySet[Message]:
+        if filters.is_searched(request):
+            return rows
+        if request.GET.get("day"):
+            beyond_them = rows.values_list("created_at", "pk")[filters.NEWEST : filters.NEWEST + 1]
+            for key in beyond_them:
+                self.say_among()
+                return rows.filter(beyond(("created_at", "id"), key))
+            return rows
+        newest, is_partial = search.newest_in(filters.places(request), filters.NEWEST)
+        if is_partial:
+            self.say_among()
+        return rows.filter(newest).order_by(search.BY_NO_INDEX)
+
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         self.result_list = list(self.result_list)
         Turn.objects.shown([vars(message) for message in self.result_list])
+        if self.words:
+            self.record_words(request)
+            self.quote()
+
+    def record_words(self, request: HttpRequest) -> None:
+        """The words and where they were looked for, once for each session that is shown."""
+        named = [f"{name} {request.GET[name].strip()}" for name in WHERE if request.GET.get(name)]
+        detail = f"messages, {', '.join(named)}: {' '.join(self.words)}"
+        found = Session.objects.filter(pk__in={message.session_id for message in self.result_list})
+        if sessions := list(found.only("pk", "session_id")):
+            access.record_each(request, AccessRecord.Action.SEARCH, sessions, detail=detail)
+        else:
+            access.record(request, AccessRecord.Action.SEARCH, detail=detail)
+
+    def quote(self) -> None:
+        """Excerpts are reading, which asks for a reason where one is wanted: the transcript does."""
+        if settings.ENVIRONMENT.access_reason_required:
+            return
+        said = search.said_by([message.pk for message in self.result_list])
+        for message in self.result_list:
+            message.excerpts = search.excerpts(said.get(message.pk, ""), self.words)
 
 
 @admin.register(Message)
@@ -260,6 +308,18 @@ class MessageAdmin(StoredAdmin):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return MessageList
+
+    def get_list_display(self, request: HttpRequest) -> tuple[Any, ...]:
+        is_quoted = request.GET.get("text") and not settings.ENVIRONMENT.access_reason_required
+        return (*self.list_display, "excerpt") if is_quoted else self.list_display
+
+    @admin.display(description="what was said")
+    def excerpt(self, message: Message) -> SafeString:
+        url = transcript_url(message.session_id, message.pk, message.position)
+        parts = [part for excerpt in vars(message)["excerpts"] for part in excerpt]
+        marks = {True: "<mark>{}</mark>", False: "{}"}
+        said = format_html_join("", "{}", [(format_html(marks[part["match"]], part["text"]),) for part in parts])
+        return format_html('<a href="{}" dir="auto">{}</a>', url, said)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Message | None:
         message = super().get_object(request, object_id, from_field)

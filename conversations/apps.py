@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 
-from conversations.chat import checks
+from conversations import checks
+from conversations.chat import checks as chat_checks
 
-__all__ = ["checks"]  # Imported here, they are registered when the app is.
+__all__ = ["chat_checks", "checks"]  # Imported here, they are registered when the app is.
 
 
 class ConversationsConfig(AppConfig):

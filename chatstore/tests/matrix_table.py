@@ -231,6 +231,21 @@ CONVERSATIONS = [
         {"GET": READ, "PATCH": CHANGE, "DELETE": ERASE},
         {"PATCH": {"content": "Changed"}},
     ),
+    Route("api/search", "/api/search/?q=secret", ONE, {"GET": always(200)}),
+    Route(
+        "api/search",
+        "/api/search/?q=secret&session_id={ref}",
+        SESSIONS,
+        {"GET": READ | IN_QUERY},
+        about="in a session",
+    ),
+    Route(
+        "api/search",
+        "/api/search/?q=secret&workspace={ref}",
+        WORKSPACES,
+        {"GET": {**always(200), "malformed": 422}},
+        about="in a workspace",
+    ),
 ]
 USAGE = [
     Route("api/usage", "/api/usage/", ONE, {"GET": always(200)}),

@@ -17,7 +17,7 @@ ALLOWED = [
     *("authorization", "content-type", "idempotency-key", "x-request-id", "x-on-behalf-of"),
     *("x-timezone", "last-event-id", "if-none-match"),
 ]
-EXPOSED = ["Link", "X-Request-ID", "Idempotency-Replayed", "ETag", "Retry-After"]
+EXPOSED = ["Link", "X-Request-ID", "Idempotency-Replayed", "ETag", "Retry-After", "Search-Partial"]
 
 
 def preflight(method: str = "POST", headers: str = "authorization", origin: str = ORIGIN) -> Any:

@@ -3,12 +3,14 @@ from __future__ import annotations
 from django.urls import re_path
 
 from chatstore.http.routers import OptionalSlashRouter
+from conversations.api.search import SearchViewSet
 from conversations.api.usage import UsageViewSet
 from conversations.api.views import MessageViewSet, SessionMessageViewSet, SessionViewSet
 
 router = OptionalSlashRouter()
 router.register("sessions", SessionViewSet, basename="session")
 router.register("messages", MessageViewSet, basename="message")
+router.register("search", SearchViewSet, basename="search")
 
 urlpatterns = [
     *router.urls,

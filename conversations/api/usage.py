@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, date, timedelta
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from django.db.models import QuerySet
 from django.http import QueryDict
@@ -14,17 +14,16 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.models import User
 from chatstore.http.fields import StrictCharField, StrictChoiceField
 from chatstore.http.parameters import check_query
 from chatstore.http.problems import Invalid
 from chatstore.http.times import DayField, TimeField, wire_time
-from chatstore.http.viewsets import StrictViewSet
 from chatstore.ids import uuid_of
 from conversations.api import examples
 from conversations.api.filters import EVERYBODY
 from conversations.api.permissions import workspace_administered
 from conversations.api.serializers import PublicIdField
+from conversations.api.viewsets import ConversationViewSet
 from conversations.exact_usage import By, Group, Used, used
 from conversations.models import Session, Usage
 
@@ -138,7 +137,7 @@ def narrowed(rows: QuerySet[Any], asked: Mapping[str, Any]) -> QuerySet[Any]:
     return rows if owner == EVERYBODY else rows.filter(owner__public_id=owner)
 
 
-class UsageViewSet(StrictViewSet):
+class UsageViewSet(ConversationViewSet):
     serializer_class = UsageSerializer
 
     @extend_schema(
@@ -160,8 +159,7 @@ class UsageViewSet(StrictViewSet):
 
     def sessions_and_usage(self) -> tuple[QuerySet[Any], QuerySet[Any]]:
         """The caller's own rows; or all of the workspace that they administer, where they ask for others'."""
-        caller = cast(User, self.request.user)
-        workspace = workspace_administered(self.request.query_params, caller)
+        workspace = workspace_administered(self.request.query_params, self.caller)
         if workspace is None:
-            return Session.objects.owned_by(caller), Usage.objects.owned_by(caller)
+            return Session.objects.owned_by(self.caller), Usage.objects.owned_by(self.caller)
         return Session.objects.filter(workspace=workspace), Usage.objects.filter(workspace=workspace)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 from uuid import UUID
 
 from django.contrib import messages
@@ -21,12 +21,15 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from chatstore.ids import row_id_of, uuid_of
-from conversations.models import Message, Session
+from conversations import search
+from conversations.models import Message, MessageQuerySet, Session, SessionQuerySet
 
 # Of a range that an index serves, filters without an index look at so many rows.
 NEWEST: Final = 50_000
 DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 DAYS_OFFERED: Final = 7
+# From the first to the last day: each is read whole.
+MOST_DAYS: Final = 7
 LONGEST: Final = 255
 VALUES_OFFERED: Final = 10
 NIL: Final = UUID(int=0)
@@ -265,6 +268,11 @@ class OfMessages(Narrowing):
         given = self.request.GET
         return is_searched(self.request) or bool(given.get("session")) or bool(given.get("day"))
 
+    @property
+    def is_said(self) -> bool:
+        """Whether messages are looked for by what they say."""
+        return bool(self.request.GET.get("text", "").strip())
+
 
 class MessageSession(OfMessages):
     """Reached by the link on a session; here to be seen and to be left."""
@@ -293,7 +301,7 @@ class MessageDay(DayNarrowing, OfMessages):
 
     column = "created_at"
     hint = "Role, tool, status, workspace, agent and deleted narrow within a day, a session or a search."
-    carries = ("role", "tool", "status", "workspace", "agent", "deleted")
+    carries = ("until", "role", "tool", "status", "workspace", "owner", "agent", "deleted", "text")
 
     def is_offered(self) -> bool:
         return True
@@ -301,6 +309,35 @@ class MessageDay(DayNarrowing, OfMessages):
     @property
     def refines(self) -> bool:
         return self.chosen is not None and bool(self.request.GET.get("session"))
+
+    def condition(self) -> Q:
+        last = self.read(self.request.GET.get("until", "")) or self.chosen
+        return Q(created_at__gte=self.chosen, created_at__lt=last + timedelta(days=1))
+
+
+class MessageUntil(DayNarrowing, OfMessages):
+    """The last of some days, the first of which is `day`, which reads it."""
+
+    title = "last day (UTC)"
+    parameter_name = "until"
+    expected = f"a day as YYYY-MM-DD, of {MOST_DAYS} days at most"
+    within = "within days"
+    refines = False
+
+    def is_offered(self) -> bool:
+        return bool(self.request.GET.get("day"))
+
+    def has_output(self) -> bool:
+        return self.chosen is not None
+
+    def read(self, text: str) -> datetime | None:
+        last, first = super().read(text), super().read(self.request.GET.get("day", ""))
+        if last is None or first is None:
+            return last
+        return last if timedelta() <= last - first < timedelta(days=MOST_DAYS) else None
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset
 
 
 class MessageRole(OfMessages):
@@ -339,9 +376,31 @@ def of_session(column: str, field: Any) -> Subquery:
     return Subquery(Session.objects.filter(pk=OuterRef("session_id")).values(column), output_field=field)
 
 
-class MessageWorkspace(WorkspaceNarrowing, OfMessages):
+class OfSession(WorkspaceNarrowing, OfMessages):
+    """What is stored with the session. Where words are looked for, it may be all that narrows."""
+
+    stored: ClassVar[str]
+
+    def is_offered(self) -> bool:
+        return self.is_narrowed() or self.is_said
+
     def refine(self, queryset: QuerySet[Message]) -> QuerySet[Message]:
-        return queryset.alias(place=of_session("workspace_id", UUIDField())).filter(place=self.chosen)
+        if not self.is_narrowed():
+            return queryset  # The newest in `places` were taken already.
+        return queryset.alias(**{self.stored: of_session(self.stored, UUIDField())}).filter(
+            **{self.stored: self.chosen}
+        )
+
+
+class MessageWorkspace(OfSession):
+    stored = "workspace_id"
+
+
+class MessageOwner(OfSession):
+    title = "owner"
+    parameter_name = "owner"
+    expected = "an owner's public id"
+    stored = "owner_public_id"
 
 
 class MessageAgent(TextNarrowing, OfMessages):
@@ -356,13 +415,57 @@ class MessageDeleted(DeletedNarrowing, OfMessages):
     pass
 
 
+class MessageText(TextNarrowing, OfMessages):
+    """Words that a message says (`search.py`)."""
+
+    title = "what was said"
+    parameter_name = "text"
+    template = "admin/conversations/said.html"
+    expected = f"at most {search.MOST_WORDS} words and {LONGEST} characters"
+    within = "within a session, an owner, a workspace or days"
+
+    def is_offered(self) -> bool:
+        return self.is_narrowed() or any(self.request.GET.get(name) for name in ("owner", "workspace"))
+
+    def has_output(self) -> bool:
+        return True
+
+    def read(self, text: str) -> list[str] | None:
+        words = search.words_of(text) if super().read(text) else []
+        return words if 0 < len(words) <= search.MOST_WORDS else None
+
+    def refine(self, queryset: QuerySet[Message]) -> QuerySet[Message]:
+        return search.matching(cast(MessageQuerySet, queryset), self.chosen)
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        """The fields of the form, and what goes along."""
+        named = ("owner", "workspace", "day", "until")
+        kept = [(name, value) for name, value in changelist.params.items() if name not in (*named, "text")]
+        fields = {name: changelist.params.get(name, "") for name in named}
+        yield {
+            "selected": self.chosen is None,
+            "query_string": changelist.get_query_string(remove=["text"]),
+            "kept": kept,
+            "fields": fields,
+        }
+
+
+def places(request: HttpRequest) -> SessionQuerySet:
+    """The sessions of the chosen owner and workspace."""
+    chosen = {"owner__public_id": request.GET.get("owner"), "workspace": request.GET.get("workspace")}
+    return Session.objects.filter(**{name: uuid_of(text.strip()) for name, text in chosen.items() if text})
+
+
 MESSAGE_FILTERS: Final = (
     MessageSession,
     MessageDay,
+    MessageUntil,
     MessageRole,
     MessageTool,
     MessageStatus,
     MessageWorkspace,
+    MessageOwner,
     MessageAgent,
     MessageDeleted,
+    MessageText,
 )

@@ -280,11 +280,11 @@ def offered(client: Client, path: str) -> list[str]:
 
 
 def test_filters_without_an_index_are_offered_within_a_narrowed_list_alone(staff: Client, messages: World) -> None:
-    inner = ["role", "tool", "status", "workspace", "agent", "deleted"]
+    inner = ["role", "tool", "status", "workspace", "owner", "agent", "deleted", "text"]
     assert offered(staff, SESSIONS) == ["workspace", "deleted"]
     for narrowed in (f"{SESSIONS}?q=alice", f"{SESSIONS}?workspace={uuid.uuid4()}"):
         assert offered(staff, narrowed) == ["workspace", "agent", "day", "deleted"]
-    assert offered(staff, MESSAGES) == ["day"]
+    assert offered(staff, MESSAGES) == ["day", "text"]
     for narrowed in (f"{MESSAGES}?q=run", f"{MESSAGES}?day=2025-03-02"):
         assert offered(staff, narrowed) == ["day", *inner]
     assert offered(staff, f"{MESSAGES}?session=1") == ["session", "day", *inner]
