@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import Expression, Model, QuerySet
 
 
 def fetched(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
     """The rows of a statement whose text is always the same."""
-    backend: Any = connection
+    backend: Any = connections[DEFAULT_DB_ALIAS]
     with backend.prepared_cursor() if backend.vendor == "postgresql" else backend.cursor() as cursor:
         cursor.execute(sql, parameters)
         rows: list[tuple[Any, ...]] = cursor.fetchall()
@@ -37,7 +37,7 @@ class Parameter(Expression):
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
         return "%s", (self,)
 
-    def bound(self, values: dict[str, Any]) -> Any:
+    def bound(self, values: dict[str, Any], connection: Any) -> Any:
         """The value as the driver takes it."""
         return self.output_field.get_db_prep_value(values[self.name], connection)
 
@@ -57,6 +57,7 @@ class CompiledQuery:
 
     @cached_property
     def compiled(self) -> Compiled:
+        connection: Any = connections[DEFAULT_DB_ALIAS]
         query: Any = self.build().query
         compiler = query.get_compiler(connection=connection)
         sql, parameters = compiler.as_sql()
@@ -68,7 +69,8 @@ class CompiledQuery:
     def rows(self, *, limit: int | None = None, skip: int = 0, **values: Any) -> list[dict[str, Any]]:
         """The rows as `values()` gives them. `values` are the parameters by name."""
         sql, parameters, names, converters = self.compiled
-        bound = [p.bound(values) if isinstance(p, Parameter) else p for p in parameters]
+        connection = connections[DEFAULT_DB_ALIAS]
+        bound = [p.bound(values, connection) if isinstance(p, Parameter) else p for p in parameters]
         if limit is not None:  # In the text, where the planner sees it.
             sql += f" LIMIT {limit:d}"
         if skip:

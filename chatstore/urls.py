@@ -19,6 +19,7 @@ admin.site.site_header = admin.site.site_title = "Chatstore"
 admin.site.index_title = "Overview"
 
 urlpatterns = [
+    path("api/", include("conversations.api.urls")),  # First: what is asked most is found at once.
     path("", FrontPage.as_view(), name="front"),
     path("admin/find/", admin.site.admin_view(find_page), name="staff-find"),
     # Before the admin's own index, which it adds to.
@@ -37,7 +38,6 @@ urlpatterns = [
     path("redoc.js", redoc_script, name="redoc-script"),
     path("", include("accounts.urls")),
     path("api/", include("conversations.chat.urls")),
-    path("api/", include("conversations.api.urls")),
     path("api", api_not_found),
     re_path(r"^api/", api_not_found),
 ]

@@ -1,8 +1,12 @@
-"""The contract's JSON of a session and a message, from a row: a mapping of columns (contract 2 and 3)."""
+"""The contract's JSON of a session and a message, from a row: a mapping of columns (contract 2 and 3).
+
+UUIDs and times stay what they are where `json_bytes` writes them as the contract has them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from chatstore.http.times import wire_time
@@ -45,14 +49,19 @@ MESSAGE_COLUMNS = (
 )
 
 
+def time_of(value: datetime) -> datetime | str:
+    """A full second is spelled here: orjson leaves out digits that are zero."""
+    return value if value.microsecond else wire_time(value)
+
+
 def session_shape(row: Mapping[str, Any]) -> dict[str, Any]:
     deleted_at = row["deleted_at"]
     return {
         "id": row["id"],
-        "session_id": str(row["session_id"]),
+        "session_id": row["session_id"],
         "user_id": row["owner_id"],
-        "owner": str(row["owner_public_id"]),
-        "workspace": str(row["workspace_id"]),
+        "owner": row["owner_public_id"],
+        "workspace": row["workspace_id"],
         "title": row["title"],
         "pocket": row["pocket"],
         "group": row["group"],
@@ -61,10 +70,10 @@ def session_shape(row: Mapping[str, Any]) -> dict[str, Any]:
         "message_count": row["message_count"],
         "tokens": row["tokens"],
         "version": row["version"],
-        "last_activity": wire_time(row["last_activity"]),
-        "created_at": wire_time(row["created_at"]),
-        "updated_at": wire_time(row["updated_at"]),
-        "deleted_at": deleted_at and wire_time(deleted_at),
+        "last_activity": time_of(row["last_activity"]),
+        "created_at": time_of(row["created_at"]),
+        "updated_at": time_of(row["updated_at"]),
+        "deleted_at": deleted_at and time_of(deleted_at),
     }
 
 
@@ -75,7 +84,7 @@ def message_shape(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": row["id"],
         "session_id": row["session_id"],
-        "session": str(row["session__session_id"]),
+        "session": row["session__session_id"],
         "position": row["position"],
         "role": row["role"],
         "content": row["content"],
@@ -86,6 +95,6 @@ def message_shape(row: Mapping[str, Any]) -> dict[str, Any]:
         "metadata": row["metadata"],
         "status": row["status"],
         "version": row["version"],
-        "created_at": wire_time(row["created_at"]),
-        "updated_at": wire_time(row["updated_at"]),
+        "created_at": time_of(row["created_at"]),
+        "updated_at": time_of(row["updated_at"]),
     }

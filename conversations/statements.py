@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connection, connections
 from django.db.models import Field, Model
 
 from chatstore.compiled import fetched
@@ -48,7 +48,8 @@ def written(model: type[Model]) -> list[Field[Any, Any]]:
 
 def prepared(fields: list[Field[Any, Any]], row: Model) -> list[Any]:
     """A row's values as the driver takes them."""
-    return [field.get_db_prep_save(getattr(row, field.attname), connection) for field in fields]
+    values, backend = vars(row), connections[DEFAULT_DB_ALIAS]
+    return [field.get_db_prep_save(values[field.attname], backend) for field in fields]
 
 
 # The lock and the counters of an append

@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from django.core.validators import ProhibitNullCharactersValidator
 from django.utils.encoding import force_str
 from rest_framework import serializers
 from rest_framework.utils.serializer_helpers import BindingDict
+from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
 # NUL cannot be stored by PostgreSQL and a lone surrogate is no Unicode scalar value: refused on every database.
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+WALKING = (ProhibitNullCharactersValidator, ProhibitSurrogateCharactersValidator)
 
 MAX_NUMBER = 2**63
 MAX_METADATA_BYTES = 64 * 1024
@@ -37,8 +41,8 @@ class StrictCharField(serializers.CharField):
         kwargs.setdefault("trim_whitespace", False)
         self.max_bytes = max_bytes
         super().__init__(**kwargs)
-        # DRF's own check would let surrogates through and say nothing of where they are.
-        self.validators = [v for v in self.validators if type(v).__name__ != "ProhibitNullCharactersValidator"]
+        # UNSTORABLE says it of both at once; DRF's own walk through the text a character at a time.
+        self.validators = [v for v in self.validators if type(v) not in WALKING]
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
         if isinstance(data, str):

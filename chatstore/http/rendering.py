@@ -9,19 +9,20 @@ import orjson
 from rest_framework import renderers
 from rest_framework.utils.encoders import JSONEncoder
 
-DEFAULT = JSONEncoder().default
+ENCODER = JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+def json_bytes(value: Any) -> bytes:
+    """JSON on one line, by orjson, which takes a fifth of the time for a page of messages. What it cannot write,
+    an integer of more than 64 bits say, DRF's encoder writes."""
+    try:
+        return orjson.dumps(value, ENCODER.default, orjson.OPT_UTC_Z)
+    except TypeError:
+        return ENCODER.encode(value).encode()
 
 
 class JSONRenderer(renderers.JSONRenderer):
-    """DRF's, by orjson, which takes a fifth of the time for a page of messages. What orjson cannot write, an
-    integer of more than 64 bits say, DRF's own writes."""
-
     def render(
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
     ) -> bytes:
-        if data is None:
-            return b""
-        try:
-            return orjson.dumps(data, DEFAULT)
-        except TypeError:
-            return super().render(data, accepted_media_type, renderer_context)
+        return b"" if data is None else json_bytes(data)

@@ -178,9 +178,8 @@ def messages_visible_to(caller: User) -> QuerySet[Message]:
 
 def with_session(rows: list[dict[str, Any]], session: Session) -> list[dict[str, Any]]:
     """Rows of one session, each with the session's UUID: known already, so not joined."""
-    session_id = str(session.session_id)
     for row in rows:
-        row["session__session_id"] = session_id
+        row["session__session_id"] = session.session_id
     return rows
 
 

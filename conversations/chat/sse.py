@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import struct
 import threading
@@ -15,6 +14,7 @@ from django.db import connections
 from django.http import HttpRequest, StreamingHttpResponse
 
 from chatstore.http.problems import Unavailable
+from chatstore.http.rendering import json_bytes
 
 HEARTBEAT_SECONDS: Final = 15
 SEND_SECONDS: Final = 30
@@ -66,14 +66,10 @@ def slot_taken() -> Iterator[Slot]:
         raise
 
 
-# Made once: json.dumps makes one for each event.
-as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-
 def frame(data: dict[str, Any], event: str = "", event_id: str = "") -> bytes:
     """One event; `data` on a single line, which JSON without line breaks is."""
-    lines = [f"id: {event_id}"] * bool(event_id) + [f"event: {event}"] * bool(event)
-    return "\n".join([*lines, f"data: {as_json(data)}", "", ""]).encode()
+    lines = [f"id: {event_id}\n"] * bool(event_id) + [f"event: {event}\n"] * bool(event)
+    return b"%sdata: %s\n\n" % ("".join(lines).encode(), json_bytes(data))
 
 
 class EventStream(StreamingHttpResponse):

@@ -9,7 +9,6 @@ that it had when its turn came, and a message is as it was when its page was rea
 from __future__ import annotations
 
 import csv
-import json
 import re
 import socket
 import struct
@@ -19,6 +18,7 @@ from typing import Any, Final, NamedTuple
 from django.db import connections
 from django.http import HttpRequest, StreamingHttpResponse
 
+from chatstore.http.rendering import json_bytes
 from chatstore.http.times import wire_time
 from conversations.models import Message, Session, Turn
 from conversations.shapes import SESSION_COLUMNS, session_shape
@@ -41,7 +41,7 @@ Exported = Iterable[tuple[Row, Iterator[Row]]]
 
 
 def json_line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return json_bytes(value).decode()
 
 
 # What is stored
