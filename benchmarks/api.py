@@ -41,7 +41,7 @@ from benchmarks.operations import (
     requests_of,
     write_requests,
 )
-from benchmarks.processes import free_port, postmaster_of, running
+from benchmarks.processes import children_of, free_port, keep_on_processors, postmaster_of, running
 from chatstore.environment import BASE_DIR
 from chatstore.testdatabase import OwnPostgres, find_binaries
 
@@ -81,11 +81,12 @@ def forget(url: str, folder: Path, name: str) -> None:
 
 
 @contextmanager
-def product(url: str, folder: Path) -> Iterator[Target]:
+def product(url: str, folder: Path, options: argparse.Namespace) -> Iterator[Target]:
     port = free_port()
     environment = settings(
-        url, ENV="production", SECRET_KEY=secrets.token_hex(32), PORT=str(port), WEB_WORKERS=str(WORKERS)
-    )
+        url, ENV="production", SECRET_KEY=secrets.token_hex(32), PORT=str(port), WEB_WORKERS=str(WORKERS),
+        WEB_CPU_AFFINITY=str(options.affinity),
+    )  # fmt: skip
     command = [sys.executable, "-m", "gunicorn", "-c", "python:chatstore.gunicorn", "chatstore.wsgi"]
     with server("product", command, port, folder, environment) as found:
         yield found
@@ -97,9 +98,14 @@ def peer(
 ) -> Iterator[Target]:
     port = free_port()
     pool, _, overflow = options.peer_pool.partition("+")
-    environment = settings(url, PEER_POOL=pool, PEER_OVERFLOW=overflow or "0", PEER_SQL=str(sql or ""))
+    environment = settings(
+        url, PEER_POOL=pool, PEER_OVERFLOW=overflow or "0", PEER_SQL=str(sql or ""),
+        PEER_PRE_PING=str(int(options.pre_ping)),
+    )  # fmt: skip
     command = [str(PEER), "benchmarks.peer:app", "--port", str(port), "--workers", str(WORKERS)]
     with server(name, command, port, folder, environment) as found:
+        if options.affinity:
+            keep_on_processors(children_of(found.pid))
         yield found
 
 
@@ -149,7 +155,7 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
         sql = folder / "sql.json"
         sql.write_text(json.dumps(plan["sql"]))
         targets = [
-            stack.enter_context(product(url, folder)),
+            stack.enter_context(product(url, folder, options)),
             stack.enter_context(peer("peer", url, folder, options)),
             stack.enter_context(peer("peer, our SQL", url, folder, options, sql)),
         ]
@@ -247,7 +253,8 @@ def say(
     )
     text = (
         f"{report.machine()}, {datetime.now(UTC):%Y-%m-%d}; {options.rounds} rounds of {options.seconds} s,"
-        f" {WORKERS} processes each, {FEW} connections; medians; the peer's pool {options.peer_pool}.\n\n"
+        f" {WORKERS} processes each{', each kept on a processor' if options.affinity else ''}, {FEW} connections;"
+        f" medians; the peer's pool {options.peer_pool}{'' if options.pre_ping else ', without pre-ping'}.\n\n"
         f"{report.costs(found, limits)}\n"
         f"A 304 for a page of 100 messages takes {median(shares):.2f} ({min(shares):.2f}-{max(shares):.2f}) of its"
         f" 200: {report.middle(same, 'total'):.2f} ms and {report.middle(ok, 'total'):.2f} ms.\n\n"
@@ -339,6 +346,16 @@ def options_of(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--peer-pool", default="5+10", help="Connections of each process of the peer, and overflow."
     )
+    parser.add_argument(
+        "--affinity",
+        action=argparse.BooleanOptionalAction,
+        default=hasattr(os, "sched_setaffinity"),
+        help="Keep each process of all servers on one processor: WEB_CPU_AFFINITY, as for a machine of its own.",
+    )
+    parser.add_argument(
+        "--pre-ping", action=argparse.BooleanOptionalAction, default=True,
+        help="Whether the peer asks each connection if it is alive; the product looks at it.",
+    )  # fmt: skip
     parser.add_argument("--output", type=Path, default=BASE_DIR / ".development" / "bench")
     return parser.parse_args(words)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import (
@@ -49,11 +50,19 @@ URL = "postgresql+asyncpg://" + os.environ["DATABASE_URL"].partition("://")[2]
 PRODUCTS_SQL = json.loads(Path(os.environ["PEER_SQL"]).read_text()) if os.environ.get("PEER_SQL") else None
 
 engine = create_async_engine(
-    URL, pool_size=POOL, max_overflow=OVERFLOW, connect_args={"server_settings": {"jit": "off"}}
+    URL,
+    pool_size=POOL,
+    max_overflow=OVERFLOW,
+    pool_recycle=3600,
+    pool_pre_ping=os.environ.get("PEER_PRE_PING", "1") == "1",
+    connect_args={"server_settings": {"jit": "off"}},
 )
 read_engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 new_database_session = async_sessionmaker(engine, expire_on_commit=False)
 app = FastAPI()
+app.add_middleware(
+    CORSMiddleware, allow_origins=["http://localhost:5173"], allow_methods=["*"], allow_headers=["*"]
+)
 bearer = HTTPBearer(auto_error=False)
 
 
@@ -593,20 +602,13 @@ async def create_session_by_sql(asked: Asked, body: SessionIn) -> Any:
     given = asked.given
     found = (await asked.run("create", 1))[-1]
     await asked.database.commit()
-    moment, workspace = (
-        given["now"],
-        next(
-            value
-            for name, value in given.items()
-            if name.endswith((".workspace_id", ".public_id")) and name[0] != "0"
-        ),
-    )
+    moment = given["now"]
     return {
         "id": found[0]["id"],
         "session_id": given["new_uuid"],
         "user_id": given["0.user_id"],
-        "owner": given["0.public_id"],
-        "workspace": workspace,
+        "owner": given["0.user__public_id"],
+        "workspace": given["1.public_id"],
         "title": body.title,
         "pocket": body.pocket_id,
         "group": body.group_id,
@@ -641,17 +643,13 @@ async def append_message_by_sql(asked: Asked, ref: str, body: MessageIn) -> Any:
     session = await session_row(asked, "append", ref, to_write=True)
     asked.given |= {"content": body.content, "trace": body.trace_id, "tokens": body.tokens}
     given = asked.given
-    found = (await asked.run("append", 2))[-1]
+    [found] = (await asked.run("append", 2))[-1]
     await asked.database.commit()
     return {
         **body.model_dump(),
-        "id": found[0]["id"],
+        **found,
         "session_id": session["id"],
         "session": session["session_id"],
-        "position": next(
-            value for name, value in given.items() if name.endswith(".last_position") and name[0] > "1"
-        ),
-        "version": next(value for name, value in given.items() if name.endswith(".version") and name[0] > "1"),
         "status": "complete",
         "created_at": given["now"],
         "updated_at": given["now"],

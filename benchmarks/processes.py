@@ -74,6 +74,13 @@ def postmaster_of(backend: int) -> int | None:
     return int(fields[1]) if fields and "postgres" in Path(f"/proc/{backend}/comm").read_text() else None
 
 
+def keep_on_processors(processes: list[int]) -> None:
+    """Each on one of ours, in turns."""
+    ours = sorted(os.sched_getaffinity(0))
+    for place, process in enumerate(processes):
+        os.sched_setaffinity(process, {ours[place % len(ours)]})
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))

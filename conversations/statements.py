@@ -113,7 +113,7 @@ def append_one_sql(*, has_key: bool) -> str:
     name, table, fields = columns(Message), quoted(Message._meta.db_table), given_by_message()
     by_key = f"{name['session']} = %s AND {name['idempotency_key']} = %s"
     condition = f" AND NOT EXISTS (SELECT 1 FROM {table} WHERE {by_key})" if has_key else ""
-    given = ", ".join(f"%s::{field.db_type(connection)}" for field in fields)
+    given = ", ".join(f"CAST(%s AS {field.db_type(connection)})" for field in fields)
     counted = ", ".join(quoted(counter) for counter in Counted._fields)
     into = ", ".join(name[field] for field in (*(field.name for field in fields), *GIVEN_BY_SESSION))
     return (

@@ -91,10 +91,12 @@ class KeysetPagination(BasePagination):
         assert self.next_after is not None
         keys = [self.next_after[name.lstrip("-")] for name in self.keyset]
         plain = [key.isoformat() if isinstance(key, datetime) else key for key in keys]
-        query = self.request.query_params.copy()
-        query.pop("skip", None)
-        query["cursor"] = SIGNER.sign_object([self.binding(), *plain])
-        return self.request.build_absolute_uri(f"{self.request.path}?{query.urlencode()}")
+        cursor = SIGNER.sign_object([self.binding(), *plain]).replace(":", "%3A")
+        others = self.request.query_params.copy()
+        for name in ("skip", "cursor"):
+            others.pop(name, None)
+        query = f"{others.urlencode()}&cursor={cursor}" if others else f"cursor={cursor}"
+        return self.request.build_absolute_uri(f"{self.request.path}?{query}")
 
     def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
         def parameter(name: str, description: str, **schema: Any) -> dict[str, Any]:
