@@ -17,10 +17,11 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import Expression, Model, QuerySet
 
 
-def fetched(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+def fetched(sql: str, parameters: Sequence[Any], *, prepare: bool = True) -> list[tuple[Any, ...]]:
     """The rows of a statement whose text is always the same."""
     backend: Any = connections[DEFAULT_DB_ALIAS]
-    with backend.prepared_cursor() if backend.vendor == "postgresql" else backend.cursor() as cursor:
+    is_postgres = backend.vendor == "postgresql"
+    with backend.bound_cursor(prepare=prepare) if is_postgres else backend.cursor() as cursor:
         cursor.execute(sql, parameters)
         rows: list[tuple[Any, ...]] = cursor.fetchall()
     return rows
@@ -50,10 +51,13 @@ class Compiled(NamedTuple):
 
 
 class CompiledQuery:
-    """`build` makes the queryset, of `values()` and without a limit. It is called once, when first needed."""
+    """`build` makes the queryset, of `values()` and without a limit. It is called once, when first needed.
 
-    def __init__(self, build: Callable[[], QuerySet[Any, Any]]) -> None:
-        self.build = build
+    `prepare` is for queries whose best plan is the same for all values: PostgreSQL may choose one that knows none.
+    """
+
+    def __init__(self, build: Callable[[], QuerySet[Any, Any]], *, prepare: bool = True) -> None:
+        self.build, self.prepare = build, prepare
 
     @cached_property
     def compiled(self) -> Compiled:
@@ -76,7 +80,7 @@ class CompiledQuery:
         if skip:
             sql += " OFFSET %s"
             bound.append(skip)
-        rows = [dict(zip(names, row, strict=True)) for row in fetched(sql, bound)]
+        rows = [dict(zip(names, row, strict=True)) for row in fetched(sql, bound, prepare=self.prepare)]
         for name, functions, expression in converters:
             for row in rows:
                 if row[name] is not None:

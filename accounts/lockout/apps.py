@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from axes.apps import AppConfig  # type: ignore[import-untyped]
+from axes.apps import AppConfig
 
 
 class Axes(AppConfig):

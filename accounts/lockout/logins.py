@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import structlog
-from axes.backends import AxesStandaloneBackend  # type: ignore[import-untyped]
-from axes.handlers.cache import AxesCacheHandler  # type: ignore[import-untyped]
+from axes.backends import AxesStandaloneBackend
+from axes.handlers.cache import AxesCacheHandler
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from axes.handlers.proxy import AxesProxyHandler  # type: ignore[import-untyped]
+from axes.handlers.proxy import AxesProxyHandler
 from django.apps import apps
 from django.conf import settings as project
 from django.contrib import admin

@@ -1,7 +1,7 @@
 """Django's PostgreSQL backend, with what every request profits from (settings name it as `ENGINE`).
 
 A connection from the pool is looked at before it is used, not asked: CONN_HEALTH_CHECKS cost a round trip.
-And a query that is asked again and again can be planned once in a connection: `prepared_cursor`.
+And a query that is asked again and again can be planned once in a connection: `bound_cursor`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg_pool import ConnectionPool
 
 
-def adapters_of_prepared() -> AdaptersMap:
+def adapters_of_bound() -> AdaptersMap:
     """Django's, but for times: psycopg's own loader takes a sixteenth of the time of Django's. It gives them in
     the connection's time zone, which Django sets to UTC."""
     found = AdaptersMap(get_adapters_template(True, None))
@@ -26,11 +26,15 @@ def adapters_of_prepared() -> AdaptersMap:
     return found
 
 
-class PreparedCursor(base.CursorMixin, Cursor[Any]):
-    """Binds parameters in the server, and has it plan each statement once. Only for texts that are always the
-    same: a connection keeps the hundred last."""
+class BoundCursor(base.CursorMixin, Cursor[Any]):
+    """Binds parameters in the server."""
 
-    adapters = adapters_of_prepared()
+    adapters = adapters_of_bound()
+
+
+class PreparedCursor(BoundCursor):
+    """Has the server plan each statement once, too. For texts that are always the same: a connection keeps the
+    hundred last. Not behind a pooler that gives each transaction another connection."""
 
     def execute(self, *args: Any, **kwargs: Any) -> PreparedCursor:
         # Only here: other cursors put the values into the text, and psycopg would remember each.
@@ -42,18 +46,10 @@ class PreparedCursor(base.CursorMixin, Cursor[Any]):
         return self
 
 
-class BoundCursor(PreparedCursor):
-    """The same behind a pooler that gives each transaction another connection: nothing can be kept there."""
-
-    def execute(self, *args: Any, **kwargs: Any) -> BoundCursor:
-        Cursor.execute(self, *args, **kwargs)
-        return self
-
-
 class DatabaseOperations(operations.DatabaseOperations):
     def last_executed_query(self, cursor: Any, sql: Any, params: Any) -> str:
         """For the tests that look at statements: with its values, which this cursor sends apart."""
-        if isinstance(cursor, PreparedCursor):
+        if isinstance(cursor, BoundCursor):
             return str(self.compose_sql(sql, params))
         return super().last_executed_query(cursor, sql, params)
 
@@ -73,12 +69,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
             except OperationalError:
                 self.pool.putconn(found)  # Which throws it away, and makes another.
 
-    def prepared_cursor(self) -> CursorWrapper:
-        """As `cursor()`, for a statement whose text is always the same."""
+    def bound_cursor(self, *, prepare: bool) -> CursorWrapper:
+        """As `cursor()`, for a statement whose text is always the same, planned once or each time."""
         self.ensure_connection()
         with self.wrap_database_errors:
-            is_shared = self.settings_dict["DISABLE_SERVER_SIDE_CURSORS"]
-            cursor = (BoundCursor if is_shared else PreparedCursor)(self.connection)
+            is_kept = prepare and not self.settings_dict["DISABLE_SERVER_SIDE_CURSORS"]
+            cursor = (PreparedCursor if is_kept else BoundCursor)(self.connection)
             return self._prepare_cursor(cursor)  # type: ignore[attr-defined]
 
 

@@ -62,9 +62,11 @@ BY_UUID = CompiledQuery(lambda: whole(Session.objects.filter(session_id=of(Sessi
 PERSONAL = CompiledQuery(
     lambda: Workspace.objects.filter(personal_of=Caller(), memberships__user=Caller()).values(*WHOLE_WORKSPACE)
 )
-OWN = CompiledQuery(own_rows)
+# Planned for each owner: most have so few sessions that a plan for anybody would sort them all.
+OWN = CompiledQuery(own_rows, prepare=False)
 OWN_BEYOND = CompiledQuery(
-    lambda: own_rows().filter(beyond(NEWEST_FIRST, [of(Session, "updated_at"), of(Session, "id")]))
+    lambda: own_rows().filter(beyond(NEWEST_FIRST, [of(Session, "updated_at"), of(Session, "id")])),
+    prepare=False,
 )
 SAID = {
     order: CompiledQuery(lambda order=order: said_in().order_by(order).values(*MESSAGE_COLUMNS))  # type: ignore[misc]
