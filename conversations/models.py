@@ -218,6 +218,8 @@ class Message(Retryable):
                 condition=Q(span_id__isnull=False),
                 opclasses=["varchar_pattern_ops"],
             ),
+            # What a turn leaves open when it ends, and what an event stream begins with: few rows, for a while.
+            models.Index(fields=["session"], name="message_streaming", condition=Q(status="streaming")),
             # The messages of some days: manage.py rollup, today's usage, and the admin's ?day=.
             # Several intervals for a range of pages: where a purge made room, new messages stand among old ones.
             TimeIndex(

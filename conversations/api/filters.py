@@ -16,6 +16,7 @@ from chatstore.ids import uuid_of
 from conversations.models import Message
 
 EVERYBODY = "all"
+ORDERS = ("asc", "desc")
 
 
 class TrashFilter(filters.ChoiceFilter):
@@ -87,4 +88,4 @@ class MessageFilter(filters.FilterSet):
         help_text="Rows changed after this version of the session, deleted ones as "
         '`{"id", "position", "version", "deleted": true}`; needs a session.',
     )
-    order = OrderFilter(choices=[("asc", "asc"), ("desc", "desc")], help_text="`asc` by default.")
+    order = OrderFilter(choices=[(order, order) for order in ORDERS], help_text="`asc` by default.")

@@ -27,7 +27,7 @@ from chatstore.http.viewsets import StrictViewSet
 from chatstore.ids import row_id_of
 from conversations import services
 from conversations.api import examples, queries
-from conversations.api.filters import MessageFilter, SessionFilter
+from conversations.api.filters import ORDERS, MessageFilter, SessionFilter
 from conversations.api.permissions import MessagePermission, SessionPermission, workspace_administered
 from conversations.api.serializers import (
     BatchSerializer,
@@ -254,13 +254,14 @@ class MessageViewSet(ConversationViewSet):
 
     def rows(self, session: Session | None) -> QuerySet[Any, Any] | Read:
         (order,) = self.keyset
+        ordered = ("order",) if self.request.query_params.get("order") in ORDERS else ()
         if session is None:
             trace_id = self.request.query_params.get("trace_id", "")
-            if SANE_TRACE_ID.fullmatch(trace_id) and self.is_plain("trace_id"):
+            if SANE_TRACE_ID.fullmatch(trace_id) and self.is_plain("trace_id", *ordered):
                 return queries.of_trace(trace_id, self.caller, order)
             found = self.filter_queryset(queries.messages_visible_to(self.caller))
             return found.values(*MESSAGE_COLUMNS, "session__session_id")
-        if self.is_plain("session_id"):
+        if self.is_plain("session_id", *ordered):
             return queries.page_of(session, order)
         return self.filter_queryset(queries.messages_of(session)).values(*MESSAGE_COLUMNS)
 

@@ -2,50 +2,100 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+
+from chatstore.postgresql.base import PreparedCursor
 
 BIG = ("conversations_session", "conversations_message")
 THROWN_AWAY = ("Rows Removed by Filter", "Rows Removed by Index Recheck")
 
 
-class Asked(NamedTuple):
-    """A page that was opened: its number of queries, and those that read sessions or messages."""
+class Prepared(NamedTuple):
+    """A statement that PostgreSQL plans without its values, once it was asked some times in a connection."""
 
-    path: str
+    sql: str
+    values: Sequence[Any]
+
+
+class Asked(NamedTuple):
+    """What was asked: its number of queries, and those that look for sessions or messages.
+
+    `big` has all of those with their values; `prepared` those that are prepared, once more.
+    """
+
     queries: int
     big: list[str]
+    prepared: list[Prepared]
 
 
 def asked(client: Client, path: str, data: Any = None) -> Asked:
     """Opens a page twice, since content types are remembered from the first time on."""
-    for _ in range(2):
-        with CaptureQueriesContext(connection) as captured:
-            answer = client.get(path) if data is None else client.post(path, data)
-            if answer.streaming:
-                b"".join(answer)
+
+    def open_page() -> None:
+        answer = client.get(path) if data is None else client.post(path, data)
+        if answer.streaming:
+            b"".join(answer)
         assert answer.status_code in (200, 302, 303), f"{path}: {answer.status_code}"
-    statements = [query["sql"] for query in captured.captured_queries]
-    big = [sql for sql in statements if reads_big(sql)]
-    return Asked(path, len([sql for sql in statements if "SAVEPOINT" not in sql]), big)
+
+    open_page()
+    return asked_by(open_page)
+
+
+def asked_by(work: Callable[[], object]) -> Asked:
+    """What `work` asks, done once."""
+    prepared: list[Prepared] = []
+
+    def note(execute: Any, sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
+        if isinstance(context["cursor"].cursor, PreparedCursor) and reads_big(sql):
+            prepared.append(Prepared(sql, params))
+        return execute(sql, params, many, context)
+
+    with CaptureQueriesContext(connection) as captured, connection.execute_wrapper(note):
+        work()
+    statements = [query["sql"] for query in captured.captured_queries if "SAVEPOINT" not in query["sql"]]
+    return Asked(len(statements), [sql for sql in statements if reads_big(sql)], prepared)
 
 
 def reads_big(sql: str) -> bool:
-    words = sql.lstrip("( \n")
-    return words.startswith(("SELECT", "WITH")) and any(f'"{table}"' in sql for table in BIG)
+    """Whether it looks for rows of the big tables, to read or to write them. A plain INSERT does not."""
+    begins = sql.lstrip("( \n").startswith(("SELECT", "WITH", "UPDATE", "DELETE"))
+    return begins and any(re.search(rf"\b{table}\b", sql) for table in BIG)
 
 
 def plan_of(sql: str) -> dict[str, Any]:
-    """The plan, with what was read as it ran."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {sql}")
-        explained = cursor.fetchone()[0]
-    plan: dict[str, Any] = (json.loads(explained) if isinstance(explained, str) else explained)[0]["Plan"]
+    """The plan, with what was read as it ran. What it wrote is taken back."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        plan = explained(cursor, sql)
+        transaction.set_rollback(True)
+    return plan
+
+
+def generic_plan_of(prepared: Prepared) -> dict[str, Any]:
+    """The plan that PostgreSQL makes where it does not look at the values, run with these."""
+    numbers = itertools.count(1)
+    sql = re.sub("%s", lambda _: f"${next(numbers)}", prepared.sql).replace("%%", "%")
+    places = ", ".join(["%s"] * len(prepared.values))
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        cursor.execute(f"PREPARE generic AS {sql}")
+        plan = explained(cursor, f"EXECUTE generic ({places})", prepared.values)
+        cursor.execute("DEALLOCATE generic")
+        transaction.set_rollback(True)
+    return plan
+
+
+def explained(cursor: Any, sql: str, values: Sequence[Any] | None = None) -> dict[str, Any]:
+    cursor.execute(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {sql}", values)
+    found = cursor.fetchone()[0]
+    plan: dict[str, Any] = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
     return plan
 
 
