@@ -261,7 +261,8 @@ class MessageList(StoredList):
     def record_words(self, request: HttpRequest) -> None:
         """The words and where they were looked for, once for each session that is shown."""
         named = [f"{name} {request.GET[name].strip()}" for name in WHERE if request.GET.get(name)]
-        detail = f"messages, {', '.join(named)}: {' '.join(self.words)}"
+        # The words first: a record has no room for everything.
+        detail = f"messages: {' '.join(self.words)}; {', '.join(named)}"
         found = Session.objects.filter(pk__in={message.session_id for message in self.result_list})
         if sessions := list(found.only("pk", "session_id")):
             access.record_each(request, AccessRecord.Action.SEARCH, sessions, detail=detail)

@@ -106,10 +106,12 @@ def read(found: models.QuerySet[Any], types: Mapping[str, str] | None = None) ->
     fields = [expression.output_field for expression, *_ in compiler.select]
     own = types_of(fields)
     of_json = [place for place, kind in enumerate(own) if kind == "jsonb"]
+    operations: Any = connection.ops
     with (
         connection.cursor() as cursor,
         connection.wrap_database_errors,
-        cursor.copy(f"COPY ({statement}) TO STDOUT", parameters) as copying,
+        # In one text: the cursor that Django has with DEBUG takes no more.
+        cursor.copy(operations.compose_sql(f"COPY ({statement}) TO STDOUT", parameters)) as copying,
     ):
         copying.set_types([(types or {}).get(kind, kind) for kind in own])
         for row in copying.rows():

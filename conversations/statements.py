@@ -108,12 +108,17 @@ def given_by_message() -> list[Field[Any, Any]]:
     return [field for field in written(Message) if field.name not in GIVEN_BY_SESSION]
 
 
+def type_of(field: Field[Any, Any]) -> str:
+    """Without a length, which a CAST cuts to: a column refuses what is too long."""
+    return str(field.db_type(connection)).partition("(")[0]
+
+
 @cache
 def append_one_sql(*, has_key: bool) -> str:
     name, table, fields = columns(Message), quoted(Message._meta.db_table), given_by_message()
     by_key = f"{name['session']} = %s AND {name['idempotency_key']} = %s"
     condition = f" AND NOT EXISTS (SELECT 1 FROM {table} WHERE {by_key})" if has_key else ""
-    given = ", ".join(f"CAST(%s AS {field.db_type(connection)})" for field in fields)
+    given = ", ".join(f"CAST(%s AS {type_of(field)})" for field in fields)
     counted = ", ".join(quoted(counter) for counter in Counted._fields)
     into = ", ".join(name[field] for field in (*(field.name for field in fields), *GIVEN_BY_SESSION))
     return (

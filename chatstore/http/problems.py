@@ -191,8 +191,8 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Every refusal of a page is in the log, those of Django's own admin, too. The exception names the action."""
-    user = request.user
-    if user.is_authenticated:
+    user: Any = getattr(request, "user", None)  # The API has its own.
+    if user and user.is_authenticated:
         log.warning(
             "refused",
             user=str(user.public_id),

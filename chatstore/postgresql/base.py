@@ -12,7 +12,7 @@ from typing import Any
 from django.db.backends.postgresql import base, operations
 from django.db.backends.postgresql.psycopg_any import get_adapters_template
 from django.db.backends.utils import CursorWrapper
-from psycopg import Connection, Cursor, OperationalError, adapters, pq
+from psycopg import Connection, Cursor, OperationalError, adapters, errors, pq
 from psycopg.adapt import AdaptersMap
 from psycopg_pool import ConnectionPool
 
@@ -40,6 +40,13 @@ class PreparedCursor(BoundCursor):
         # Only here: other cursors put the values into the text, and psycopg would remember each.
         self.connection.prepare_threshold = 0
         try:
+            super().execute(*args, **kwargs)
+        except errors.FeatureNotSupported:
+            # A migration has changed a column's type: what this connection has planned returns another.
+            if self.connection.info.transaction_status != pq.TransactionStatus.IDLE:
+                raise
+            with self.connection.transaction(force_rollback=True):
+                pass  # psycopg forgets its plans with a transaction that is rolled back.
             super().execute(*args, **kwargs)
         finally:
             self.connection.prepare_threshold = None

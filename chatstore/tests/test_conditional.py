@@ -101,3 +101,18 @@ def test_no_shared_cache_keeps_it(alice: Caller, session: Session, path: str) ->
     kept: Any = alice.get(path.format(session.pk)).headers["Cache-Control"]
     assert "private" in kept
     assert "no-cache" in kept
+
+
+@pytest.mark.parametrize("query", ["limit=abc", "cursor=abc", "role=nobody", "nothing=1"])
+def test_a_page_that_cannot_be_matches_nothing(alice: Caller, session: Session, query: str) -> None:
+    path = f"/api/sessions/{session.pk}/messages/?{query}"
+    assert alice.get(path, If_None_Match="*").status_code == 422
+
+
+def test_messages_of_old_versions_that_are_added_are_no_304(alice: Caller, session: Session) -> None:
+    """As an import adds them."""
+    new_message(session)
+    path = f"/api/sessions/{session.pk}/messages/"
+    tag = alice.get(path).headers["ETag"]
+    Session.objects.filter(pk=session.pk).update(message_count=2, last_position=2)
+    assert alice.get(path, If_None_Match=tag).status_code == 200

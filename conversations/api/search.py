@@ -17,7 +17,7 @@ from rest_framework.response import Response
 
 from chatstore.http.pagination import KeysetPagination
 from chatstore.http.parameters import MomentFilter, UUIDFilter
-from chatstore.http.problems import Invalid
+from chatstore.http.problems import Invalid, Unavailable
 from chatstore.http.times import TimeField, wire_time
 from chatstore.http.viewsets import StrictViewSet
 from conversations import search
@@ -27,6 +27,7 @@ from conversations.models import Message, MessageQuerySet, Session, SessionQuery
 from conversations.search_index import SEARCHED
 
 PARTIAL = "Search-Partial"
+TOO_MUCH = "The newest messages are too long to be looked through in time; narrow the search."
 COLUMNS = ("id", "session_id", "session__session_id", "session__title", "position", "role", "status", "created_at")
 
 
@@ -138,7 +139,10 @@ class SearchViewSet(ConversationViewSet):
         def read(last: Sequence[Any] | None, skip: int, limit: int) -> list[dict[str, Any]]:
             nonlocal is_partial
             before = last[0] if last else None
-            found = search.find(messages, sessions, asked["q"], before=before, skip=skip, limit=limit)
+            try:
+                found = search.find(messages, sessions, asked["q"], before=before, skip=skip, limit=limit)
+            except search.TooMuchToRead:
+                raise Unavailable(TOO_MUCH) from None
             is_partial = found.is_partial
             return [{"id": key} for key in found.keys]
 

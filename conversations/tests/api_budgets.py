@@ -151,8 +151,8 @@ def budgets() -> dict[str, Budget]:
         # All that was said in the sessions that have changed today.
         "my usage": me(2, whole, "GET", "/api/usage/"),
         "a workspace's usage": me(3, whole, "GET", f"/api/usage/?{place}"),
-        "words": somebody(4, their_messages, "GET", "/api/search/?q=order"),
-        "words in a session": me(5, first.last_position, "GET", f"/api/search/?q=order&session_id={first.pk}"),
+        "words": somebody(5, their_messages, "GET", "/api/search/?q=order"),
+        "words in a session": me(6, first.last_position, "GET", f"/api/search/?q=order&session_id={first.pk}"),
         "me": me(3, 0, "GET", "/api/me/"),
         "a stop": me(4, ONE, "POST", f"/api/sessions/{fourth.pk}/stop/"),
         # Not the requests, whose threads have connections of their own and see nothing of a test's transaction,

@@ -6,9 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from django.db import DataError, transaction
 from pytest_django import Settings
 
 from conftest import Caller, new_message, new_session, row
+from conversations import services
 from conversations.models import Message, Session
 
 MIB = 1024 * 1024
@@ -346,3 +348,11 @@ def test_giving_the_title_that_it_has_changes_nothing_but_keeps_it(alice: Caller
     assert alice.patch(path, {"title": session["title"]}).json() == session
     alice.post(f"{path}messages/", {"role": "user", "content": "When is the Pantheon open?"})
     assert alice.get(path).json()["title"] == session["title"]
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("count", [1, 2])
+def test_nothing_is_cut(session: Session, count: int) -> None:
+    """The serializers refuse it before; what comes past them is refused by the column."""
+    with pytest.raises(DataError), transaction.atomic():
+        services.append(session, [{"role": "user", "content": "x", "trace_id": "t" * 256}] * count)

@@ -100,13 +100,13 @@ def test_hostile_words_are_escaped(support: Client, said: Message) -> None:
 def test_a_search_is_recorded_for_each_session_it_shows(support: Client, said: Message) -> None:
     shown(support, f"day={today()}&text=Needle")
     assert logged("action", "session_id", "detail") == [
-        ("search", said.session_id, f"messages, day {today()}: Needle")
+        ("search", said.session_id, f"messages: Needle; day {today()}")
     ]
 
 
 def test_a_search_that_finds_nothing_is_recorded(support: Client, said: Message) -> None:
     shown(support, f"day={today()}&text=pin")
-    assert logged("action", "session_id", "detail") == [("search", None, f"messages, day {today()}: pin")]
+    assert logged("action", "session_id", "detail") == [("search", None, f"messages: pin; day {today()}")]
 
 
 def test_nothing_is_quoted_where_a_reason_is_asked_for(support: Client, said: Message, settings: Settings) -> None:

@@ -37,6 +37,9 @@ def test_the_command_makes_the_index_once_and_drops_it(dropped_afterwards: None,
     call_command("searchindex")
     call_command("searchindex")
     assert is_built()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT reloptions FROM pg_class WHERE oid = to_regclass(%s)", [INDEX])
+        assert cursor.fetchone() == (["gin_pending_list_limit=256"],)
     assert warnings() == []
     call_command("migrate", verbosity=0)
     assert is_built()

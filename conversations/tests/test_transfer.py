@@ -22,6 +22,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection, connections
 from django.db.models import Sum
 from django.utils import timezone
+from pytest_django import Settings
 
 from accounts.models import LOCAL_ISSUER, ApiToken, Identity, Membership, User, Workspace
 from chatstore.environment import BASE_DIR
@@ -634,6 +635,12 @@ def test_the_commands_move_a_store(store: bytes, tmp_path: Path, name: str) -> N
     assert [path.name for path in tmp_path.iterdir()] == [name]
     out, _ = run("importjsonl", str(place))
     assert out.startswith("Added nothing in")
+
+
+def test_a_store_is_written_with_debug_too(store: bytes, tmp_path: Path, settings: Settings) -> None:
+    settings.DEBUG = True
+    run("exportjsonl", str(tmp_path / "store.jsonl"))
+    assert (tmp_path / "store.jsonl").read_bytes() == store
 
 
 def test_an_export_that_fails_leaves_no_file(

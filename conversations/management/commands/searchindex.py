@@ -31,7 +31,7 @@ class Command(BaseCommand):
             elif not is_built():
                 drop_invalid(editor, INDEX)
                 editor.execute(
-                    f"CREATE INDEX CONCURRENTLY {name} ON {table} USING gin (({words})) WITH (fastupdate = off)"
+                    f"CREATE INDEX CONCURRENTLY {name} ON {table} USING gin (({words})) WITH ({OPTIONS})"
                 )
                 editor.execute(f"ANALYZE {table}")
         self.stdout.write("Dropped." if options["drop"] else "The index is there.")
