@@ -14,6 +14,8 @@ from chatstore.http.charsets import UTF8Requests
 from chatstore.ids import new_uuid
 from chatstore.tests.serving import fetch, own_database_url, serving
 
+pytestmark = pytest.mark.once
+
 FORM = "application/x-www-form-urlencoded"
 PATHS = ("/health/live", "/api/sessions/", "/admin/login/", "/nowhere")
 SAID = "next=/admin/%5Cud800&q=%5Cud800&username=%5Cud800%ff+AEE-&password=x"

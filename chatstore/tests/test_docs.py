@@ -16,6 +16,8 @@ from accounts.models import ApiToken, User
 from chatstore.environment import BASE_DIR
 from chatstore.tests.serving import own_database_url
 
+pytestmark = pytest.mark.once
+
 WALK_THROUGHS = ["README.md", "docs/auth.md", "docs/api.md"]
 
 

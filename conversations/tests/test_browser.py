@@ -14,7 +14,7 @@ from pytest_django.live_server_helper import LiveServer
 from conftest import Caller, new_message, new_session
 from conversations.models import Session
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.once, pytest.mark.browser]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ON_A_MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"

@@ -148,6 +148,7 @@ def quietly(content: bytes) -> list[str]:
     return lines
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("kind", "field", "value"), cases(BAD))
 def test_a_bad_message_or_turn_is_left_out(rows: list[dict[str, Any]], kind: str, field: str, value: Any) -> None:
     last(rows, kind)[field] = value
@@ -157,6 +158,7 @@ def test_a_bad_message_or_turn_is_left_out(rows: list[dict[str, Any]], kind: str
     assert file_of(rows_of(written()))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("kind", "field", "value"), cases(BAD_SESSION))
 def test_a_bad_session_is_left_out_and_the_next_goes_in(
     rows: list[dict[str, Any]], kind: str, field: str, value: Any
@@ -169,6 +171,7 @@ def test_a_bad_session_is_left_out_and_the_next_goes_in(
     assert Message.objects.count() == 1
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("kind", "field", "value"), cases(BAD_PEOPLE))
 def test_bad_people_are_left_out(rows: list[dict[str, Any]], kind: str, field: str, value: Any) -> None:
     last(rows, kind)[field] = value
