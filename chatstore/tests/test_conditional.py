@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
 from conftest import Caller, new_message, new_session
-from conversations.models import Session
+from conversations.models import Message, Session
+from conversations.tests import turns
 
 PATHS = {
     "session": "/api/sessions/{}/",
@@ -116,3 +119,30 @@ def test_messages_of_old_versions_that_are_added_are_no_304(alice: Caller, sessi
     tag = alice.get(path).headers["ETag"]
     Session.objects.filter(pk=session.pk).update(message_count=2, last_position=2)
     assert alice.get(path, If_None_Match=tag).status_code == 200
+
+
+def test_a_304_of_a_page_reads_no_message(
+    alice: Caller, session: Session, django_assert_num_queries: Callable[[int], AbstractContextManager[Any]]
+) -> None:
+    """Who calls, and the session's row."""
+    for _ in range(3):
+        new_message(session)
+    path = f"/api/sessions/{session.pk}/messages/?limit=2"
+    tag = alice.get(path).headers["ETag"]
+    with django_assert_num_queries(2) as seen:
+        assert alice.get(path, If_None_Match=tag).status_code == 304
+    assert not [query for query in seen if '"conversations_message"' in query["sql"]]
+
+
+def test_a_reply_that_grows_is_no_304(alice: Caller, session: Session) -> None:
+    """Its text grows without a new version of the session, and so does what its lost worker leaves."""
+    path = f"/api/sessions/{session.pk}/messages/"
+    turn = turns.begin(session)
+    row = turns.say(turn, "Well")
+    tag = alice.get(path).headers["ETag"]
+    assert alice.get(path, If_None_Match=tag).status_code == 304
+    Message.objects.filter(pk=row.pk).update(content="Well, yes")
+    grown = alice.get(path, If_None_Match=tag)
+    assert grown.status_code == 200
+    turns.expire(turn)
+    assert alice.get(path, If_None_Match=grown.headers["ETag"]).status_code == 200
