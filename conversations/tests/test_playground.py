@@ -16,7 +16,7 @@ from chatstore.tests.serving import own_database_url, serving
 from conftest import Caller, new_message, new_session
 from conversations.models import Message, Session
 from conversations.tests import test_browser
-from conversations.tests.scripted_playground import ANSWER, FOUND, OPENING, SEPARATED, SPAN, TRACE
+from conversations.tests.scripted_playground import ANSWER, FOUND, OPENING, SEPARATED, SPAN, TRACE, held_at
 
 pytestmark = [pytest.mark.browser, pytest.mark.once, pytest.mark.django_db(transaction=True)]
 
@@ -141,44 +141,48 @@ def test_a_second_question_goes_to_the_same_conversation(visit: Visit, alice: Ca
 
 
 @pytest.mark.parametrize(("scheme", "by"), [("light", "events"), ("dark", "polling")])
-@pytest.mark.parametrize("at", ["Calling search_database", "word3 "])
+@pytest.mark.parametrize(("place", "shown"), [("the tool", "Calling search_database"), ("word3", "word3 ")])
 def test_after_a_reload_in_the_middle_the_reply_is_whole_and_there_once(
-    visit: Visit, alice: Caller, scheme: Literal["light", "dark"], by: str, at: str, tmp_path: Path
+    visit: Visit, alice: Caller, scheme: Literal["light", "dark"], by: str, place: str, shown: str, tmp_path: Path
 ) -> None:
+    question = held_at(place, tmp_path / "go on")
     visit.page.emulate_media(color_scheme=scheme)
     if by == "polling":
         without_events(visit.page)
         visit.forgive("/events/")
     visit.enter(alice)
-    visit.say("Hello!")
-    expect(visit.page.locator("#transcript")).to_contain_text(at, timeout=PATIENCE_MS)
+    visit.say(question)
+    expect(visit.page.locator("#transcript")).to_contain_text(shown, timeout=PATIENCE_MS)
     visit.page.reload()
-    expect(visit.page.locator("#transcript")).to_contain_text(at, timeout=PATIENCE_MS)
+    expect(visit.page.locator("#transcript")).to_contain_text(shown, timeout=PATIENCE_MS)
     expect(visit.page.locator("#stop")).to_be_visible()
     visit.page.screenshot(path=tmp_path / "middle.png")
-    visit.expect_whole_reply("Hello!")
+    (tmp_path / "go on").touch()
+    visit.expect_whole_reply(question)
     visit.page.screenshot(path=tmp_path / "end.png")
     assert Message.objects.count() == 4
 
 
-def test_a_message_can_follow_at_once_upon_a_reloaded_reply(visit: Visit, alice: Caller) -> None:
+def test_a_message_can_follow_at_once_upon_a_reloaded_reply(visit: Visit, alice: Caller, tmp_path: Path) -> None:
+    question = held_at("word3", tmp_path / "go on")
     without_events(visit.page)
     visit.forgive("/events/")
     visit.enter(alice)
-    visit.say("Hello!")
+    visit.say(question)
     expect(visit.lines.nth(3)).to_contain_text("word3 ", timeout=PATIENCE_MS)
     visit.page.reload()
     expect(visit.page.locator("#stop")).to_be_visible()
-    visit.expect_whole_reply("Hello!")
+    (tmp_path / "go on").touch()
+    visit.expect_whole_reply(question)
     visit.say("Again")
     expect(visit.page.locator("#stop")).to_be_visible()
     expect(visit.page.locator("#send")).to_be_visible(timeout=PATIENCE_MS)
     expect(visit.lines).to_have_count(8)
 
 
-def test_stop_keeps_what_had_come(visit: Visit, alice: Caller) -> None:
+def test_stop_keeps_what_had_come(visit: Visit, alice: Caller, tmp_path: Path) -> None:
     visit.enter(alice)
-    visit.say("Hello!")
+    visit.say(held_at("word3", tmp_path / "go on"))
     expect(visit.lines.nth(3)).to_contain_text("word3 ", timeout=PATIENCE_MS)
     visit.page.click("#stop")
     expect(visit.page.locator("#said")).to_have_text("The reply was interrupted.")
@@ -203,9 +207,9 @@ def test_stop_works_before_anything_has_come(visit: Visit, alice: Caller) -> Non
     expect(visit.page.locator("#send")).to_be_visible()
 
 
-def test_a_reloaded_reply_can_be_stopped(visit: Visit, alice: Caller) -> None:
+def test_a_reloaded_reply_can_be_stopped(visit: Visit, alice: Caller, tmp_path: Path) -> None:
     visit.enter(alice)
-    visit.say("Hello!")
+    visit.say(held_at("word3", tmp_path / "go on"))
     expect(visit.lines.nth(3)).to_contain_text("word3 ", timeout=PATIENCE_MS)
     visit.page.reload()
     visit.page.click("#stop")
@@ -269,10 +273,10 @@ def test_a_message_that_never_arrived_is_given_back_and_keeps_its_key(visit: Vis
     assert (len(keys), len(set(keys)), Session.objects.count()) == (2, 1, 1)
 
 
-def test_a_reply_that_runs_elsewhere_is_watched(visit: Visit, alice: Caller) -> None:
+def test_a_reply_that_runs_elsewhere_is_watched(visit: Visit, alice: Caller, tmp_path: Path) -> None:
     """Another tab began it: the second message is refused, kept, and the running reply shown."""
     visit.enter(alice)
-    visit.say("Hello!")
+    visit.say(held_at("word3", tmp_path / "go on"))
     expect(visit.lines.nth(1)).to_be_visible()
     other = visit.page.context.new_page()
     other.goto(f"{visit.site}/")
@@ -284,6 +288,7 @@ def test_a_reply_that_runs_elsewhere_is_watched(visit: Visit, alice: Caller) -> 
     other.press("#message", "Enter")
     expect(other.locator("#said")).to_have_text("A reply is being written in this conversation.")
     expect(other.locator("#message")).to_have_value("Me too")
+    (tmp_path / "go on").touch()
     expect(other.locator("#transcript .text").last).to_have_text(ANSWER, timeout=PATIENCE_MS)
     expect(other.locator("#send")).to_be_visible(timeout=PATIENCE_MS)
 
@@ -409,14 +414,16 @@ def end_of_another_reply(route: Route) -> None:
     route.fulfill(content_type="text/event-stream", body=f": open\n\nid: 1\nevent: done\ndata: {told}\n\n")
 
 
-def test_the_end_of_the_reply_before_is_no_end_of_this_one(visit: Visit, alice: Caller) -> None:
+def test_the_end_of_the_reply_before_is_no_end_of_this_one(visit: Visit, alice: Caller, tmp_path: Path) -> None:
+    question = held_at("word3", tmp_path / "go on")
     visit.enter(alice)
-    visit.say("Hello!")
-    expect(visit.lines.nth(3)).to_contain_text("word1 ", timeout=PATIENCE_MS)
+    visit.say(question)
+    expect(visit.lines.nth(3)).to_contain_text("word3 ", timeout=PATIENCE_MS)
     visit.page.route("**/events/", end_of_another_reply, times=1)
     visit.page.reload()
     expect(visit.page.locator("#stop")).to_be_visible()
-    visit.expect_whole_reply("Hello!")
+    (tmp_path / "go on").touch()
+    visit.expect_whole_reply(question)
     expect(visit.page.locator("#said")).to_have_text("")
 
 
