@@ -55,15 +55,18 @@ class OwnPostgres:
         return done.stdout
 
     def start(self) -> str:
-        """Start the server; returns its DATABASE_URL."""
-        data = self.folder / "data"
+        """Make the data folder and start the server; returns its DATABASE_URL."""
         how = ["-U", SUPERUSER, "-A", "trust", "-E", "UTF8", f"--locale={LOCALE}", "--no-sync"]
-        self.run("initdb", "-D", str(data), *how)
+        self.run("initdb", "-D", str(self.folder / "data"), *how)
+        self.start_again()
+        return f"postgresql://{SUPERUSER}@/postgres?host={self.folder}"
+
+    def start_again(self) -> None:
+        """Start the server on the data folder that is there."""
         settings = " ".join(f"-c {setting}" for setting in self.settings.split())
         options = f"-k {self.folder} -c listen_addresses='' {settings}"
         log = str(self.folder / "log")
-        self.run("pg_ctl", "-D", str(data), "-w", "-t", "30", "-l", log, "-o", options, "start")
-        return f"postgresql://{SUPERUSER}@/postgres?host={self.folder}"
+        self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-t", "30", "-l", log, "-o", options, "start")
 
     def stop(self) -> None:
         self.run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "stop")

@@ -1,0 +1,81 @@
+"""What a scenario found, and the table of all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from torture.checker import Attempts, Findings, check
+from torture.product import Product
+
+COLUMNS = ("scenario", "seed", "seconds", "acknowledged", "kills", "lost", "duplicated", "other", "5xx", "503")
+
+
+@dataclass
+class Result:
+    """One row of the table. `said` explains what went wrong, and `notes` what was measured besides."""
+
+    scenario: str
+    seed: int
+    seconds: float
+    acknowledged: int = 0
+    kills: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    other: int = 0
+    errors: int = 0
+    unavailable: int = 0
+    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        scenario: str,
+        seed: int,
+        began: float,
+        product: Product,
+        sessions: Iterable[tuple[int, str]],
+        attempts: Attempts,
+        kills: int = 0,
+    ) -> Result:
+        """Check the store against the log, and the product's own log, too."""
+        found = check(product, sessions, attempts)
+        logged = product.log_problems()
+        return cls(
+            scenario,
+            seed,
+            time.monotonic() - began,
+            attempts.acknowledged,
+            kills,
+            lost=found.counts["lost"],
+            duplicated=found.counts["duplicated"],
+            other=others(found) + len(logged),
+            errors=found.counts["errors"],
+            unavailable=sum(attempt.status == 503 for attempt in attempts.all),
+            said=[*([str(found)] if found else []), *(f"{what} in the log" for what in logged)],
+        )
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.lost or self.duplicated or self.other or self.errors or self.said)
+
+    def cells(self) -> list[str]:
+        counts = [self.acknowledged, self.kills, self.lost, self.duplicated, self.other, self.errors]
+        return [
+            self.scenario,
+            str(self.seed),
+            f"{self.seconds:.0f}",
+            *(f"{count:,}" for count in [*counts, self.unavailable]),
+        ]
+
+
+def others(found: Findings) -> int:
+    return sum(found.counts[kind] for kind in found.counts.keys() - {"lost", "duplicated", "errors"})
+
+
+def table(results: Iterable[Result]) -> str:
+    """Markdown, as docs/reliability.md holds it."""
+    rows = [list(COLUMNS), ["---", *["---:"] * (len(COLUMNS) - 1)], *(result.cells() for result in results)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
