@@ -52,7 +52,7 @@ def send_once(client: Client, write: Write, attempts: Attempts) -> Attempt:
     """One request, noted with what came back."""
     started = time.monotonic()
     answer: Answer | None = None
-    with suppress(UNANSWERED):
+    with suppress(*UNANSWERED):
         answer = client.send("POST", write.path, write.body, Idempotency_Key=write.key)
     made: tuple[tuple[int, int], ...] = ()
     if answer and answer.status in (200, 201):
