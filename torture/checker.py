@@ -130,16 +130,16 @@ def read_by_sql(database: psycopg.Connection, session: str, found: Findings) -> 
 
 def read_by_cursor(product: Product, user: int, session: str) -> list[Row]:
     """The session's rows as the API gives them, page by page."""
-    client, rows = product.client(user), list[Row]()
+    rows: list[Row] = []
     path: str | None = f"/api/sessions/{session}/messages/?limit=200"
-    while path:
-        answer = client.send("GET", path)
-        if answer.status != 200:
-            raise RuntimeError(f"{path} answered {answer.status}")
-        rows += [Row(each["id"], each["position"], digest_of(each["content"])) for each in answer.body]
-        link = answer.headers.get("link", "")
-        path = link[1:].partition(">")[0].partition(f":{product.port}")[2] if 'rel="next"' in link else None
-    client.close()
+    with product.client(user) as client:
+        while path:
+            answer = client.send("GET", path)
+            if answer.status != 200:
+                raise RuntimeError(f"{path} answered {answer.status}")
+            rows += [Row(each["id"], each["position"], digest_of(each["content"])) for each in answer.body]
+            link = answer.headers.get("link", "")
+            path = link[1:].partition(">")[0].partition(f":{product.port}")[2] if 'rel="next"' in link else None
     return rows
 
 

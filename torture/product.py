@@ -71,6 +71,12 @@ class Client:
         if self.link:
             self.link.close()
 
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
 
 @dataclass
 class Product:
@@ -94,7 +100,8 @@ class Product:
         made = []
         for number in range(count):
             user = number % len(self.tokens)
-            made.append((user, self.client(user).send("POST", "/api/sessions/", {}).body["session_id"]))
+            with self.client(user) as client:
+                made.append((user, client.send("POST", "/api/sessions/", {}).body["session_id"]))
         return made
 
     def log_problems(self) -> list[str]:
@@ -157,7 +164,8 @@ def wait_until_live(product: Product) -> None:
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until and product.process.status() != psutil.STATUS_ZOMBIE:
         try:
-            Client(product.port, timeout=2).send("GET", "/health/live")
+            with Client(product.port, timeout=2) as client:
+                client.send("GET", "/health/live")
         except UNANSWERED:
             time.sleep(0.05)
         else:
