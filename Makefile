@@ -5,8 +5,11 @@ BIN := .venv/bin
 MANAGE := $(BIN)/python manage.py
 PEER := .development/peer
 NPM_FOLDER := accounts/tests/better_auth
+# Tests that mostly wait, for a browser or a server: beside the others they cost little. The last one searches what
+# its own run has said.
+WAITING := browser or torture
 
-.PHONY: help run dev test check fix migrate migrate-create migrate-rollback screenshots lock bench clean
+.PHONY: help run dev test check fix migrate migrate-create migrate-rollback screenshots lock bench torture clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -20,10 +23,12 @@ dev: .venv/installed migrate ## The same, starting again at every change of the 
 	@exec $(BIN)/gunicorn -c python:chatstore.gunicorn --reload chatstore.wsgi
 
 test: .venv/installed-dev $(NPM_FOLDER)/node_modules/.installed ## Every test, on SQLite and on a PostgreSQL started for it
-	@mkdir -p .development; echo "On SQLite, beside PostgreSQL: what it says comes last."; \
-	$(BIN)/python -m pytest --database sqlite >.development/sqlite-tests.log 2>&1 & sqlite=$$!; \
-	$(BIN)/python -m pytest --database postgresql; postgresql=$$?; \
-	wait $$sqlite; sqlite=$$?; cat .development/sqlite-tests.log; exit $$((postgresql | sqlite))
+	@mkdir -p .development; echo "On SQLite and in browsers, beside PostgreSQL: what they say comes last."; \
+	$(BIN)/python -m pytest --database sqlite -m "not ($(WAITING))" >.development/sqlite-tests.log 2>&1 & sqlite=$$!; \
+	$(BIN)/python -m pytest --database sqlite -m "$(WAITING) or last" >.development/waiting-tests.log 2>&1 & waiting=$$!; \
+	$(BIN)/python -m pytest --database postgresql; failed=$$?; \
+	wait $$waiting; failed=$$((failed | $$?)); cat .development/waiting-tests.log; \
+	wait $$sqlite; failed=$$((failed | $$?)); cat .development/sqlite-tests.log; exit $$failed
 
 check: .venv/installed-dev ## Lint, types, missing migrations, drift of what is generated
 	$(BIN)/ruff check
@@ -51,6 +56,9 @@ screenshots: .venv/installed-dev ## Take the pictures of docs/images again (need
 
 bench: .venv/installed-dev $(PEER)/installed ## Measure the API beside a FastAPI service (BENCH="--help" for more)
 	@exec $(BIN)/python -m benchmarks.api $(BENCH)
+
+torture: .venv/installed-dev ## Try to break it: kills, retries, hostile input, slow databases (TORTURE="--help" for more)
+	@exec $(BIN)/python -m torture $(TORTURE)
 
 lock: .venv/installed-dev ## Choose versions again, with hashes
 	$(BIN)/pip install --quiet uv

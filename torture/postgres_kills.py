@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from torture.checker import Attempts, check
@@ -46,6 +47,12 @@ def postgres_kills(
             return Result.of("postgres killed", seed, began, product, sessions, attempts, kills)
     finally:
         server.stop()
+
+
+def postgres_too_early(seed: int, *, writes: int = 100) -> Result:
+    """The same on a PostgreSQL that acknowledges what it has not written: shows that the checker finds losses."""
+    found = postgres_kills(seed, cycles=20, writes=writes, synchronous_commit=False, until_lost=True)
+    return replace(found, scenario="synchronous_commit=off", must_lose=True)
 
 
 def kill(server: KillablePostgres, rng: random.Random) -> None:
