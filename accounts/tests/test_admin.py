@@ -308,6 +308,7 @@ def crowd(shared: Workspace, alice: Caller, size: int) -> None:
         Group.objects.create(name=name)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "path",
     [

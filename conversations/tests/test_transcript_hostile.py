@@ -82,6 +82,7 @@ HOSTILE = [
 # Text that nobody trusts
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("raw", ["", "?raw=1"], ids=["rendered", "raw"])
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_is_text(staff: Client, alice: Caller, text: str, raw: str) -> None:
