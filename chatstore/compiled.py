@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import orjson
 from django.db import DEFAULT_DB_ALIAS, connections
-from django.db.models import Expression, Model, QuerySet
+from django.db.models import Expression, JSONField, Model, QuerySet
 
 
 def fetched(sql: str, parameters: Sequence[Any], *, prepare: bool = True) -> list[tuple[Any, ...]]:
@@ -50,6 +51,17 @@ class Compiled(NamedTuple):
     converters: list[tuple[str, list[Any], Any]]  # The column's name, what converts it, its expression.
 
 
+def quicker(converters: list[Any], expression: Any) -> list[Any]:
+    """Both databases give JSON as text, which orjson reads in a fifth of the time of json."""
+    field = expression.output_field
+    is_plain = isinstance(field, JSONField) and field.decoder is None
+    return [json_value] if is_plain else converters
+
+
+def json_value(text: str, expression: Any, connection: Any) -> Any:
+    return orjson.loads(text)
+
+
 class CompiledQuery:
     """`build` makes the queryset, of `values()` and without a limit. It is called once, when first needed.
 
@@ -67,7 +79,8 @@ class CompiledQuery:
         sql, parameters = compiler.as_sql()
         names = list(query.selected)
         fields = [selected[0] for selected in compiler.select]
-        converters = [(names[place], *found) for place, found in compiler.get_converters(fields).items()]
+        found = compiler.get_converters(fields)
+        converters = [(names[place], quicker(*how), how[1]) for place, how in found.items()]
         return Compiled(sql, tuple(parameters), names, converters)
 
     def rows(self, *, limit: int | None = None, skip: int = 0, **values: Any) -> list[dict[str, Any]]:
