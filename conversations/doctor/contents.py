@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from django.db import connection
@@ -91,7 +92,7 @@ def raw(name: str) -> Cast:
     return Cast(F(name), BinaryField())
 
 
-def metadata_is(kind: str) -> Q:
+def metadata_is(kind: str, vendor: str) -> Q:
     found = (
         Func(
             F("metadata"),
@@ -101,15 +102,15 @@ def metadata_is(kind: str) -> Q:
             ),
             output_field=CharField(),
         )
-        if connection.vendor == "postgresql"
+        if vendor == "postgresql"
         else Func(raw("metadata"), function="chatstore_metadata", output_field=CharField())
     )
     return Q(metadata__isnull=False) & Q(Exact(found, kind))
 
 
-def of_texts(names: tuple[str, ...]) -> list[Fault]:
+def of_texts(names: tuple[str, ...], vendor: str) -> list[Fault]:
     """Texts that are none: on SQLite alone."""
-    if connection.vendor == "postgresql":
+    if vendor == "postgresql":
         return []
     called: Callable[..., Any] = Func
     is_bad = called(*map(raw, names), function="chatstore_unstorable", output_field=BooleanField())
@@ -117,19 +118,19 @@ def of_texts(names: tuple[str, ...]) -> list[Fault]:
     return [Fault("text", Q(is_bad), "A text holds a NUL, a lone surrogate or what is not UTF-8.", values)]
 
 
-def of_both() -> list[Fault]:
+def of_both(vendor: str) -> list[Fault]:
     """What may be wrong with a session and with a message."""
     has_key, has_digest = Q(idempotency_key__isnull=False), Q(idempotency_digest__isnull=False)
     return [
         Fault(
             "shape",
-            metadata_is("shape"),
+            metadata_is("shape", vendor),
             "The metadata is no object.",
             advice="PATCH it with an object.",
         ),
         Fault(
             "value",
-            metadata_is("value"),
+            metadata_is("value", vendor),
             "The metadata holds what the API refuses: a number beyond 2^63, say.",
             advice="PATCH it with another object.",
         ),
@@ -151,6 +152,15 @@ def of_both() -> list[Fault]:
 
 
 def message_faults() -> list[Fault]:
+    return of_message(connection.vendor)
+
+
+def session_faults() -> list[Fault]:
+    return of_session(connection.vendor)
+
+
+@cache
+def of_message(vendor: str) -> list[Fault]:
     deleted = Q(deleted_at__isnull=False)
     left = ~Q(content="") | Q(metadata__isnull=False) | Q(tool_name__isnull=False)
     unfinished = Q(role=Message.Role.ASSISTANT) & ~Q(status=Message.Status.COMPLETE)
@@ -166,16 +176,17 @@ def message_faults() -> list[Fault]:
         Fault("role", ~Q(role__in=Message.Role.values), "There is no such role.", advice=BY_HAND),
         Fault("status", ~Q(status__in=Message.Status.values), "There is no such status.", advice=BY_HAND),
         Fault("tokens", Q(tokens__lt=0), "Its tokens are below 0.", advice="PATCH them."),
-        *of_both(),
-        *of_texts(TEXTS["message"]),
+        *of_both(vendor),
+        *of_texts(TEXTS["message"], vendor),
     ]
 
 
-def session_faults() -> list[Fault]:
+@cache
+def of_session(vendor: str) -> list[Fault]:
     return [
         Fault("title", Q(title=""), "It has no title.", {"title": DEFAULT_TITLE}),
-        *of_both(),
-        *of_texts(TEXTS["session"]),
+        *of_both(vendor),
+        *of_texts(TEXTS["session"], vendor),
     ]
 
 
