@@ -401,6 +401,15 @@ def test_a_mend_that_the_database_refuses_is_told(said: Session) -> None:
     assert said.tokens == 15
 
 
+@pytest.mark.postgres
+def test_two_messages_with_one_position_are_explained(said: Session) -> None:
+    without("message", "message_position")
+    change(said, 5, position=3)
+    twice, gap = (line for line in checked("--fix", "--only", "positions").lines)
+    assert "Several messages have the position 3." in twice
+    assert "No message has the position 5." in gap
+
+
 # Rows that name nothing
 
 
@@ -575,6 +584,16 @@ def test_only_some_kinds(said: Session) -> None:
     assert checked("--only", "times", "--fix").kinds == ["times"]
     assert checked().kinds == ["counters"]
     assert checked("--only", "usage") == CLEAN
+
+
+def test_a_reply_of_a_counted_day_is_counted_again_as_interrupted(said: Session) -> None:
+    row = change(said, 5, status="streaming", role="assistant")
+    usage.count_days(row.created_at.date(), row.created_at.date())
+    assert checked("--fix").kinds == ["turns"]
+    assert UsageMark.objects.get().day == row.created_at.date()
+    usage.roll_up(usage.waiting())
+    assert sum(Usage.objects.values_list("interrupted", flat=True)) == 1
+    assert checked() == CLEAN
 
 
 def test_marked_days_and_those_that_are_open_are_let_be(said: Session) -> None:
