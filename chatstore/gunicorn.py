@@ -11,6 +11,7 @@ from django.utils.module_loading import import_string
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
+from gunicorn.workers.gthread import ThreadWorker
 
 from chatstore.settings import ENVIRONMENT
 
@@ -30,10 +31,32 @@ class LoggerWithoutContent(Logger):
         super().exception(msg, *(str(arg).partition("?")[0] for arg in args), **kwargs)
 
 
+class WorkerThatClosesItsPort(ThreadWorker):
+    """gunicorn's, which at its end takes no more connections, but keeps the port until its last answer: whoever
+    came meanwhile waited for seconds, and was reset."""
+
+    sockets: list[Any]
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """At its end: take whoever waits at the port, and leave it. At a reload the master keeps it open."""
+        super().set_accept_enabled(enabled)
+        if not enabled and not self.alive:
+            for listener in self.sockets:
+                self.accept_all(listener)
+                listener.close()
+            self.sockets = []
+
+    def accept_all(self, listener: Any) -> None:
+        before = -1
+        while self.nr_conns > before:
+            before = self.nr_conns
+            self.accept(listener)
+
+
 logger_class = LoggerWithoutContent
 
 bind = f"{ENVIRONMENT.host}:{ENVIRONMENT.port}"
-worker_class = "gthread"
+worker_class = WorkerThatClosesItsPort
 workers = ENVIRONMENT.web_workers
 threads = ENVIRONMENT.web_threads
 # Each worker takes this many more than it has threads for; they wait, or are kept alive.

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import selectors
+import socket
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 
 from chatstore import gunicorn
 from chatstore.settings import ENVIRONMENT
@@ -44,3 +48,25 @@ def test_a_new_worker_takes_the_processor_of_the_one_that_is_lost(affinity: None
 
 def test_without_the_setting_the_system_chooses() -> None:
     assert not hasattr(forked({}), "processor")
+
+
+def test_a_worker_that_ends_takes_whoever_waits_and_leaves_the_port() -> None:
+    """Whoever comes later is refused at once."""
+    config, taken = Config(), list[Any]()
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    arguments: list[Any] = [1, os.getpid(), [listener], None, 30, config, Logger(config)]
+    worker: Any = gunicorn.WorkerThatClosesItsPort(*arguments)
+    worker.enqueue_req = taken.append
+    with selectors.DefaultSelector() as worker.poller:
+        worker.set_accept_enabled(True)
+        clients = [socket.create_connection(address) for _ in range(3)]
+        worker.alive = False
+        for _ in range(2):
+            worker.set_accept_enabled(False)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+    worker.tmp.close()
+    for each in [*clients, *taken]:
+        each.close()
+    assert len(taken) == 3
