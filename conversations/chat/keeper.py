@@ -33,7 +33,8 @@ class Keeper:
         self.lock = threading.Lock()
         self.thread: threading.Thread | None = None
         self.settled_at = -float("inf")
-        self.is_stopping = self.has_stopped = False
+        self.deadline = float("inf")
+        self.has_stopped = False
 
     def start(self) -> None:
         """From now on the keeper runs; a second time changes nothing."""
@@ -44,8 +45,9 @@ class Keeper:
 
     @property
     def has_room(self) -> bool:
-        """Whether another turn may begin here: no more run than there are threads that could watch them."""
-        return not self.is_stopping and len(self.turns) < settings.ENVIRONMENT.web_threads
+        """Whether another turn may begin here: no more run than there are threads that could watch them. One that
+        comes on a connection which was kept, while the process ends, has what is left of the time."""
+        return time.monotonic() < self.deadline and len(self.turns) < settings.ENVIRONMENT.web_threads
 
     def keep(self, running: RunningTurn) -> None:
         """Start a turn, and keep it until its end. One that comes too late, in a process that has let go of its
@@ -53,11 +55,13 @@ class Keeper:
         self.start()
         with self.lock:
             self.turns[running.turn.pk] = running
-            is_late = self.has_stopped
+            is_late, is_last = self.has_stopped, self.deadline < float("inf")
         if is_late:
             running.interrupt()
-        else:
-            running.start()
+            return
+        running.start()
+        if is_last:
+            self.stop_soon()
 
     def find(self, turn: Turn) -> RunningTurn | None:
         """The turn, if it runs in this process, or has ended here just now."""
@@ -103,16 +107,20 @@ class Keeper:
             self.settled_at = time.monotonic()
             records.settle()
 
+    def stop_soon(self) -> None:
+        """`stop` in a thread that is no daemon: the process waits for it."""
+        threading.Thread(target=self.stop, name="last turns").start()
+
     def stop(self) -> None:
-        """The process ends: turns may finish for GRACE_SECONDS, and are interrupted then."""
-        self.is_stopping = True
-        deadline = time.monotonic() + GRACE_SECONDS
-        while self.forget_ended() and time.monotonic() < deadline:
+        """The process ends: turns may finish for GRACE_SECONDS from the first call, and are interrupted then."""
+        self.deadline = min(self.deadline, time.monotonic() + GRACE_SECONDS)
+        while self.forget_ended() and time.monotonic() < self.deadline:
             time.sleep(0.1)
         with self.lock:
-            self.has_stopped = True
-        for turn in self.forget_ended().values():
-            turn.interrupt()
+            self.has_stopped = time.monotonic() >= self.deadline
+        if self.has_stopped:
+            for turn in self.forget_ended().values():
+                turn.interrupt()
         FEED.end()
 
 
@@ -126,7 +134,7 @@ def keep_this_process() -> None:
     of_the_server = signal.getsignal(signal.SIGTERM)
 
     def ends(number: int, frame: FrameType | None) -> None:
-        threading.Thread(target=KEEPER.stop, name="last turns").start()  # No daemon: the process waits for it.
+        KEEPER.stop_soon()
         if callable(of_the_server):
             of_the_server(number, frame)
 

@@ -11,12 +11,25 @@ from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from conftest import Caller
+from conversations.chat.assistants import Asked, Said
 from conversations.chat.feed import FEED
 from conversations.chat.keeper import Keeper
 from conversations.chat.records import begin
 from conversations.chat.turn import RunningTurn
 from conversations.models import Message, Session, Turn
-from conversations.tests.scripted import SCRIPTED, Scripted, message, no_turns_left, script, text, tool, tool_done
+from conversations.tests.chat_clients import wait_until
+from conversations.tests.scripted import (
+    GATE,
+    SCRIPTED,
+    Scripted,
+    gate,
+    message,
+    no_turns_left,
+    script,
+    text,
+    tool,
+    tool_done,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -69,14 +82,43 @@ def test_a_turn_is_stored_once(alice: Caller, lost: list[str]) -> None:
 # And a turn that begins while its process ends
 
 
-def test_a_turn_that_comes_after_the_last_is_interrupted_at_once(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def keeper(monkeypatch: pytest.MonkeyPatch) -> Keeper:
+    """Of a process that ends, and has no turns."""
     monkeypatch.setattr(FEED, "end", lambda: None)  # This process goes on.
-    keeper = Keeper()
-    keeper.settled_at = float("inf")
+    found = Keeper()
+    found.settled_at = float("inf")
+    found.stop()
+    return found
+
+
+def late_turn(session: Session, keeper: Keeper) -> Turn:
+    turn = begin(session, "Hello", keeper.worker, None).turn
+    keeper.keep(RunningTurn(turn, Scripted(), Asked("", [Said("user", "Hello")])))
+    wait_until(lambda: not keeper.forget_ended())
+    turn.refresh_from_db()
+    return turn
+
+
+def test_a_turn_that_comes_while_there_is_time_is_completed(session: Session, keeper: Keeper) -> None:
+    """On a connection that was kept: gunicorn still takes its requests for two seconds."""
+    assert keeper.has_room
+    assert late_turn(session, keeper).status == Turn.Status.COMPLETE
+
+
+def test_the_process_waits_for_a_turn_that_comes_late(session: Session, keeper: Keeper) -> None:
+    turn = begin(session, "Hello", keeper.worker, None).turn
+    keeper.keep(RunningTurn(turn, Scripted(), Asked("", [Said("user", script(gate()))])))
+    *_, waits = [thread for thread in threading.enumerate() if thread.name == "last turns"]
+    assert not waits.daemon
+    GATE.set()
+    waits.join(20)
+    turn.refresh_from_db()
+    assert turn.status == Turn.Status.COMPLETE
+
+
+def test_a_turn_that_comes_after_the_last_is_interrupted_at_once(session: Session, keeper: Keeper) -> None:
+    keeper.deadline = 0
     keeper.stop()
-    begun = begin(session, "Hello", keeper.worker, None)
-    keeper.keep(RunningTurn(begun.turn, Scripted(), None))  # type: ignore[arg-type]
-    begun.turn.refresh_from_db()
-    assert begun.turn.status == Turn.Status.INTERRUPTED
+    assert not keeper.has_room
+    assert late_turn(session, keeper).status == Turn.Status.INTERRUPTED
