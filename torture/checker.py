@@ -40,6 +40,8 @@ class Attempt:
     ended: float
     status: int | None  # None: no whole answer came.
     made: tuple[tuple[int, int], ...] = ()  # id and position of each message
+    is_replay: bool = False
+    error: str = ""  # Where no whole answer came: the name of what the client got instead.
 
     @property
     def is_acknowledged(self) -> bool:

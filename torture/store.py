@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from chatstore.testdatabase import OwnPostgres
-from torture.product import migrate
+from torture.product import Product, migrate, serving
 
 USERS = 4
 
@@ -31,3 +33,13 @@ def store_at(given: Store | None) -> Iterator[Store]:
         yield Store(url, migrate(url, USERS))
     finally:
         server.stop()
+
+
+@contextmanager
+def serving_on(store: Store, wsgi: str = "chatstore.wsgi", **settings: str) -> Iterator[Product]:
+    """gunicorn on it, for the block."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(store.url, Path(folder) / "log", store.tokens, wsgi, **settings) as product,
+    ):
+        yield product

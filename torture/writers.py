@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from torture.checker import Attempt, Attempts, digest_of
@@ -52,14 +52,21 @@ def send_once(client: Client, write: Write, attempts: Attempts) -> Attempt:
     """One request, noted with what came back."""
     started = time.monotonic()
     answer: Answer | None = None
-    with suppress(*UNANSWERED):
+    error = ""
+    try:
         answer = client.send("POST", write.path, write.body, Idempotency_Key=write.key)
+    except UNANSWERED as unanswered:
+        error = type(unanswered).__name__
     made: tuple[tuple[int, int], ...] = ()
     if answer and answer.status in (200, 201):
         rows = answer.body if isinstance(answer.body, list) else [answer.body]
         made = tuple((row["id"], row["position"]) for row in rows)
-    status = answer.status if answer else None
-    attempt = Attempt(write.session, write.key, write.digests, started, time.monotonic(), status, made)
+    status, is_replay, ended = (
+        answer.status if answer else None,
+        bool(answer and answer.is_replay),
+        time.monotonic(),
+    )
+    attempt = Attempt(write.session, write.key, write.digests, started, ended, status, made, is_replay, error)
     attempts.note(attempt)
     return attempt
 
