@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, IncompleteRead
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ class Client:
         try:
             link.request(method, path, None if body is None else json.dumps(body), named)
             answer = link.getresponse()
+            if answer.length is None and not answer.chunked:  # http.client takes cut headers for whole ones.
+                raise IncompleteRead(b"")
             said = answer.read()
         except UNANSWERED:
             link.close()

@@ -36,6 +36,16 @@ def store_at(given: Store | None) -> Iterator[Store]:
 
 
 @contextmanager
+def server_for(given: Product | None, **settings: str) -> Iterator[Product]:
+    """The given one, or a new one on a new database."""
+    if given:
+        yield given
+        return
+    with store_at(None) as store, serving_on(store, **settings) as product:
+        yield product
+
+
+@contextmanager
 def serving_on(store: Store, wsgi: str = "chatstore.wsgi", **settings: str) -> Iterator[Product]:
     """gunicorn on it, for the block."""
     with (

@@ -1,15 +1,16 @@
-"""One database for all short forms that leave PostgreSQL alive."""
+"""One database for all short forms that leave PostgreSQL alive, and one server for those that leave it alive."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
 
-from torture.product import migrate
-from torture.store import USERS, Store
+from torture.product import Product, migrate
+from torture.store import USERS, Store, serving_on
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +22,9 @@ def store() -> Store:
         server.execute("CREATE DATABASE torture")
     made = urlunsplit(urlsplit(url)._replace(path="/torture"))
     return Store(made, migrate(made, USERS))
+
+
+@pytest.fixture(scope="session")
+def product(store: Store) -> Iterator[Product]:
+    with serving_on(store) as server:
+        yield server
