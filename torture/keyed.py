@@ -87,9 +87,8 @@ def some_writes(product: Product, rng: random.Random, count: int, kinds: tuple[K
 
 
 def session_of(product: Product, user: int) -> str:
-    client = product.client(user)
-    made: str = client.send("POST", "/api/sessions/", {}).body["session_id"]
-    client.close()
+    with product.client(user) as client:
+        made: str = client.send("POST", "/api/sessions/", {}).body["session_id"]
     return made
 
 

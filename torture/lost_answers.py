@@ -64,7 +64,8 @@ def always(fate: Fate, number: int) -> Fate:
 
 def fates_of(server: Product) -> dict[str, Fate]:
     """What can happen to an answer, by name. The length of headers is about the same in all."""
-    answer = server.client().send("POST", "/api/sessions/", {})
+    with server.client() as client:
+        answer = client.send("POST", "/api/sessions/", {})
     in_body = sum(len(name) + len(value) + 4 for name, value in answer.headers.items()) + 40
     return {
         "late": Fate("delay", 0, LATE_SECONDS),
