@@ -102,11 +102,12 @@ def fault_points(
     seed: int,
     *,
     operations: Iterable[str] = OPERATIONS,
+    scopes_of_chat: Iterable[str] = SCOPES,
     points_of_chat: int = 1000,
     lease: float = LEASE_SECONDS,
     at: Store | None = None,
 ) -> Result:
-    """Every step of these operations, and at most so many of each thread of a chat."""
+    """Every step of these operations, and at most so many of each of these threads of a chat."""
     began = time.monotonic()
     with store_at(at) as store, tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "faults"
@@ -115,7 +116,7 @@ def fault_points(
         with serving_on(store, "torture.faulty:application", **settings) as product:
             faults = Faults(product, file, random.Random(seed), lease)
             chosen = list(operations)
-            cases = faults.cases_of_chat(points_of_chat) if CHAT in chosen else []
+            cases = faults.cases_of_chat(scopes_of_chat, points_of_chat) if CHAT in chosen else []
             faults.run(cases, faults.begin_chat)
             for operation in chosen:
                 if operation != CHAT:
@@ -237,21 +238,23 @@ class Faults:
 
     # Chats
 
-    def cases_of_chat(self, most: int) -> list[Case]:
-        cases = []
-        for scope in SCOPES:
-            case, place = Case(CHAT, scope), self.place()
-            self.send(OPERATIONS[CHAT](place), place.key, case)
-            lines = self.lines(case.name)
-            self.notes.append(f"chat, {scope}: {len(lines)} steps")
-            if scope == "turn":
-                gaps = [after["time"] - line["time"] for line, after in pairwise(lines)]
-                self.early_steps = gaps.index(max(gaps)) + 1
-            # How far the keeper comes is a matter of time: the first half it reaches each time.
-            count = len(lines) // 2 if scope == "keeper" else len(lines)
-            few = min(most, count)
-            cases += self.all_cases(CHAT, scope, [count * part // few for part in range(1, few + 1)])
-        return cases
+    def cases_of_chat(self, scopes: Iterable[str], most: int) -> list[Case]:
+        counted = [Case(CHAT, scope) for scope in scopes]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return sum(pool.map(lambda case: self.cases_of_thread(case, most), counted), [])
+
+    def cases_of_thread(self, case: Case, most: int) -> list[Case]:
+        place = self.place()
+        self.send(OPERATIONS[CHAT](place), place.key, case)
+        lines = self.lines(case.name)
+        self.notes.append(f"chat, {case.scope}: {len(lines)} steps")
+        if case.scope == "turn":
+            gaps = [after["time"] - line["time"] for line, after in pairwise(lines)]
+            self.early_steps = gaps.index(max(gaps)) + 1
+        # How far the keeper comes is a matter of time: the first half it reaches each time.
+        count = len(lines) // 2 if case.scope == "keeper" else len(lines)
+        few = min(most, count)
+        return self.all_cases(CHAT, case.scope, [count * part // few for part in range(1, few + 1)])
 
     def begin_chat(self, case: Case) -> None:
         place = self.place()

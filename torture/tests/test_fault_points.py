@@ -12,6 +12,8 @@ pytestmark = pytest.mark.postgres
 
 def test_nothing_is_there_by_half(store: Store) -> None:
     chosen = ["append", "batch", "delete message", "delete session", "chat"]
-    result = fault_points(1, operations=chosen, points_of_chat=1, lease=4, at=store)
+    result = fault_points(
+        1, operations=chosen, scopes_of_chat=["request", "turn"], points_of_chat=1, lease=4, at=store
+    )
     assert result.is_clean, result.said
     assert result.kills >= 50
