@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -241,7 +241,7 @@ class Faults:
     def cases_of_chat(self, scopes: Iterable[str], most: int) -> list[Case]:
         counted = [Case(CHAT, scope) for scope in scopes]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            return sum(pool.map(lambda case: self.cases_of_thread(case, most), counted), [])
+            return list(chain.from_iterable(pool.map(lambda case: self.cases_of_thread(case, most), counted)))
 
     def cases_of_thread(self, case: Case, most: int) -> list[Case]:
         place = self.place()
@@ -254,7 +254,10 @@ class Faults:
         # How far the keeper comes is a matter of time: the first half it reaches each time.
         count = len(lines) // 2 if case.scope == "keeper" else len(lines)
         few = min(most, count)
-        return self.all_cases(CHAT, case.scope, [count * part // few for part in range(1, few + 1)])
+        numbers = {count * part // few for part in range(1, few + 1)}
+        if case.scope == "turn":  # Where nobody but the keeper has stored what was said.
+            numbers.add(self.early_steps + 1)
+        return self.all_cases(CHAT, case.scope, sorted(numbers))
 
     def begin_chat(self, case: Case) -> None:
         place = self.place()

@@ -12,9 +12,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 
 import psutil
 import psycopg
@@ -182,8 +181,12 @@ def restarts(
 def restart(load: Load, reloads: int, pause: float) -> None:
     """SIGHUPs, and a SIGTERM while a reply of some seconds is read."""
     ends: list[str] = []
-    read = partial(last_event, load.product, words(10, pause / 4), PATIENCE_SECONDS)
-    reader = threading.Thread(target=lambda: ends.append(read()), daemon=True)
+
+    def read() -> None:
+        with suppress(*UNANSWERED):
+            ends.append(last_event(load.product, words(10, pause / 4), PATIENCE_SECONDS))
+
+    reader = threading.Thread(target=read, daemon=True)
     with load.running():
         for _ in range(reloads):
             time.sleep(pause / 2)
