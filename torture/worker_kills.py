@@ -35,7 +35,8 @@ def worker_kills(seed: int, *, seconds: float = 60, kills: int = 0, at: Store | 
             wait_for_writes(attempts, 1)
         result = Result.of("workers killed", seed, began, product, sessions, attempts, killed)
         refused = [each.status for each in attempts.all if not each.is_acknowledged and not each.is_unknown]
-        result.said += [f"{len(refused)} good writes were refused, such as {refused[0]}"] * bool(refused)
+        if refused:
+            result.said.append(f"{len(refused)} good writes were refused, such as {refused[0]}")
         return result
 
 
