@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from contextlib import suppress
@@ -18,14 +19,16 @@ SESSIONS = 20
 WRITERS = 32
 PAUSE_SECONDS = 0.3
 MOST_SECONDS = 90
-# One boots in a second or two: of three there is nearly always one that serves.
-WORKERS = 3
+WORKERS = 4
+# Forked from a master that has loaded the product, a new one is there at once: it would take seconds else.
+PRELOADED = {"GUNICORN_CMD_ARGS": "--preload", "FAULTS": os.devnull}
 
 
 def worker_kills(seed: int, *, seconds: float = 60, kills: int = 0, at: Store | None = None) -> Result:
     """Kills for so long, and so many at least; between them writes, or the writers would prove nothing."""
     rng, began = random.Random(seed), time.monotonic()
-    with store_at(at) as store, serving_on(store, WEB_WORKERS=str(WORKERS)) as product:
+    settings = {"WEB_WORKERS": str(WORKERS), **PRELOADED}
+    with store_at(at) as store, serving_on(store, "torture.faulty:application", **settings) as product:
         sessions, attempts, killed = product.sessions(SESSIONS), Attempts(), 0
         with writing(product, sessions, attempts, seed, WRITERS):
             until = time.monotonic() + seconds

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from urllib.parse import urlsplit, urlunsplit
 
-import psycopg
 import pytest
 
-from torture.product import Product, migrate
-from torture.store import USERS, Store, serving_on
+from torture.product import Product
+from torture.store import Store, serving_on, store_at
 
 
 @pytest.fixture(scope="session")
-def store() -> Store:
-    """In the server of the tests, beside their own database."""
-    url = os.environ["DATABASE_URL"]
-    with psycopg.connect(url, autocommit=True) as server:
-        server.execute("DROP DATABASE IF EXISTS torture WITH (FORCE)")
-        server.execute("CREATE DATABASE torture")
-    made = urlunsplit(urlsplit(url)._replace(path="/torture"))
-    return Store(made, migrate(made, USERS))
+def store() -> Iterator[Store]:
+    """On a PostgreSQL of its own."""
+    with store_at(None) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 from torture.fault_points import fault_points
 from torture.store import Store
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.torture, pytest.mark.once]
 
 
 def test_nothing_is_there_by_half(store: Store) -> None:

@@ -8,7 +8,7 @@ from torture.lost_answers import lost_answers, lost_commits
 from torture.product import Product
 from torture.store import Store
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.torture, pytest.mark.once]
 
 
 def test_of_gunicorn(product: Product) -> None:

@@ -7,7 +7,7 @@ import pytest
 from torture.restarts import restarts
 from torture.store import Store
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.torture, pytest.mark.once]
 
 
 def test_no_request_is_lost(store: Store) -> None:

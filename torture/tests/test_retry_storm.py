@@ -7,7 +7,7 @@ import pytest
 from torture.product import Product
 from torture.retry_storm import retry_storm
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.torture, pytest.mark.once]
 
 
 def test_each_is_stored_once(product: Product) -> None:

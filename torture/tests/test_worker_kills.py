@@ -7,7 +7,7 @@ import pytest
 from torture.store import Store
 from torture.worker_kills import worker_kills
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.torture, pytest.mark.once]
 
 
 def test_nothing_acknowledged_is_lost(store: Store) -> None:
