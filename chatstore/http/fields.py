@@ -10,12 +10,16 @@ from typing import Any
 
 from django.core.validators import ProhibitNullCharactersValidator
 from django.utils.encoding import force_str
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.utils.serializer_helpers import BindingDict
 from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
 # NUL cannot be stored by PostgreSQL and a lone surrogate is no Unicode scalar value: refused on every database.
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+# For the OpenAPI document: text with something in it that Python does not trim.
+NOT_BLANK = r"[^\s\u001c-\u001f\u0085]"
 
 WALKING = (ProhibitNullCharactersValidator, ProhibitSurrogateCharactersValidator)
 
@@ -117,6 +121,9 @@ def container_fault(value: dict[str, Any] | list[Any], depth: int) -> str | None
     return next((fault for item in inner if (fault := metadata_fault(item, depth))), None)
 
 
+@extend_schema_field(
+    {"type": "object", "additionalProperties": {}, "propertyNames": {"maxLength": MAX_METADATA_KEY}}
+)
 class MetadataField(serializers.DictField):
     """A JSON object that every database stores and gives back equal (contract 1, limits)."""
 

@@ -14,19 +14,28 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_safe
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.contrib.django_filters import DjangoFilterExtension
+from drf_spectacular.extensions import (
+    OpenApiAuthenticationExtension,
+    OpenApiSerializerExtension,
+    OpenApiSerializerFieldExtension,
+)
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter
+from drf_spectacular.utils import Direction, OpenApiParameter
 from drf_spectacular.views import (
     SpectacularJSONAPIView,
     SpectacularRedocView,
     SpectacularSwaggerSplitView,
 )
+from rest_framework.serializers import ListSerializer
+
+from chatstore.ids import ROW_ID, UUID_TEXT
+
+SESSION_REF = {"type": "string", "pattern": f"^({ROW_ID.pattern}|{UUID_TEXT.pattern})$"}
 
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
-    OpenApiTypes.STR,
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
     OpenApiParameter.HEADER,
     description="1 to 255 printable ASCII characters. The same key with the same body gives the same row "
     "again, with `Idempotency-Replayed: true`, however often it is sent.",
@@ -98,6 +107,50 @@ class EventCookie(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-ca
     def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
         description = "From `POST /auth/session`; opens the GETs of event streams and nothing else."
         return {"type": "apiKey", "in": "cookie", "name": "chatstore_events", "description": description}
+
+
+class StrictFilters(DjangoFilterExtension):  # type: ignore[no-untyped-call]
+    """What a filter takes is told by the `schema` of its class."""
+
+    target_class = "chatstore.http.parameters.StrictFilterBackend"
+    priority = 1
+
+    def resolve_filter_field(
+        self, auto_schema: AutoSchema, model: Any, filterset: Any, name: str, field: Any
+    ) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = super().resolve_filter_field(auto_schema, model, filterset, name, field)
+        for parameter in found:
+            parameter["schema"] |= getattr(field, "schema", {})
+        return found
+
+
+class StrictText(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    """What a text must be beyond its length is told by the `schema` of its field's class."""
+
+    target_class = "chatstore.http.fields.StrictCharField"
+    match_subclasses = True
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+        mapped = auto_schema._map_serializer_field(self.target, direction, bypass_extensions=True)
+        if isinstance(mapped.get("type"), list):
+            mapped["type"] = "string"  # That it may be null is added to what is returned.
+        return {**mapped, **getattr(self.target, "schema", {})}
+
+
+class StrictBody(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+    """A body has no fields but these, and lists of a bounded length."""
+
+    target_class = "chatstore.http.fields.StrictSerializer"
+    match_subclasses = True
+
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+        mapped: dict[str, Any] = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
+        if direction == "request":
+            mapped["additionalProperties"] = False
+            for name, field in self.target.fields.items():
+                if isinstance(field, ListSerializer) and name in mapped["properties"]:
+                    mapped["properties"][name] |= {"minItems": 1, "maxItems": field.max_length}
+        return mapped
 
 
 PROBLEM = {

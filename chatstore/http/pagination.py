@@ -112,7 +112,7 @@ class KeysetPagination(BasePagination):
                 default=self.default_limit,
             ),
             parameter("skip", "Rows to leave out first.", type="integer", minimum=0, maximum=MAX_SKIP, default=0),
-            parameter("cursor", "From the `Link` header of the page before.", type="string"),
+            parameter("cursor", "From the `Link` header of the page before.", type="string", minLength=1),
         ]
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:

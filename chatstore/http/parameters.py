@@ -19,7 +19,7 @@ from rest_framework.views import APIView
 from chatstore.http.fields import printable
 from chatstore.http.problems import Invalid
 from chatstore.http.times import moment_of
-from chatstore.ids import MAX_BIGINT, uuid_of
+from chatstore.ids import MAX_BIGINT, UUID_TEXT, uuid_of
 
 INTEGER = re.compile(r"0|[1-9][0-9]{0,18}")
 
@@ -83,10 +83,12 @@ class MomentField(forms.Field):
 
 
 class IntegerFilter(filters.NumberFilter):
+    schema = {"type": "integer", "minimum": 0, "maximum": MAX_BIGINT}
     field_class = IntegerField
 
 
 class UUIDFilter(filters.UUIDFilter):
+    schema = {"pattern": f"^{UUID_TEXT.pattern}$"}
     field_class = UUIDField
 
 
@@ -96,6 +98,8 @@ class MomentFilter(filters.IsoDateTimeFilter):
 
 class TextFilter(filters.CharFilter):
     """Text of up to 255 characters, compared as it was sent."""
+
+    schema = {"minLength": 1, "maxLength": 255}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **({"max_length": 255, "strip": False} | kwargs))

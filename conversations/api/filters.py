@@ -12,11 +12,12 @@ from django.db.models import QuerySet
 from django_filters import rest_framework as filters
 
 from chatstore.http.parameters import IntegerFilter, MomentFilter, TextFilter, UUIDFilter
-from chatstore.ids import uuid_of
+from chatstore.ids import UUID_TEXT, uuid_of
 from conversations.models import Message
 
 EVERYBODY = "all"
 ORDERS = ("asc", "desc")
+OWNER = f"^({EVERYBODY}|{UUID_TEXT.pattern})$"
 
 
 class TrashFilter(filters.ChoiceFilter):
@@ -36,6 +37,7 @@ class OwnerField(forms.Field):
 
 
 class OwnerFilter(filters.Filter):
+    schema = {"type": "string", "pattern": OWNER}
     field_class = OwnerField
 
     def filter(self, qs: Any, value: Any) -> Any:

@@ -15,6 +15,8 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from chatstore.http.fields import NOT_BLANK
+from chatstore.http.openapi import SESSION_REF
 from chatstore.http.pagination import KeysetPagination
 from chatstore.http.parameters import MomentFilter, UUIDFilter
 from chatstore.http.problems import Invalid, Unavailable
@@ -44,6 +46,7 @@ class WordsField(forms.CharField):
 class WordsFilter(filters.CharFilter):
     """Read by the view, which looks no further than it must."""
 
+    schema = {"minLength": 1, "maxLength": 255, "pattern": NOT_BLANK}
     field_class = WordsField
 
     def filter(self, qs: QuerySet[Any], value: Any) -> QuerySet[Any]:
@@ -121,7 +124,7 @@ class SearchViewSet(ConversationViewSet):
         operation_id="search",
         summary="Search my messages",
         tags=["messages"],
-        parameters=[OpenApiParameter("session_id", str, description="A session, by integer id or UUID.")],
+        parameters=[OpenApiParameter("session_id", SESSION_REF, description="A session, by integer id or UUID.")],
         responses=OpenApiResponse(
             FoundSerializer(many=True),
             description="`Search-Partial: true` where older messages were not looked at: narrow the search.",

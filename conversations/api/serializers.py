@@ -14,6 +14,7 @@ from django.conf import settings
 from rest_framework import serializers
 
 from chatstore.http.fields import (
+    NOT_BLANK,
     MetadataField,
     StrictCharField,
     StrictChoiceField,
@@ -21,7 +22,7 @@ from chatstore.http.fields import (
     StrictSerializer,
 )
 from chatstore.http.times import TimeField
-from chatstore.ids import uuid_of
+from chatstore.ids import UUID_TEXT, uuid_of
 from conversations.models import DEFAULT_TITLE, Message, Session
 from conversations.shapes import message_shape, session_shape
 
@@ -37,6 +38,8 @@ def link(help_text: str, **kwargs: Any) -> StrictCharField:
 class TitleField(StrictCharField):
     """1 to 500 characters after trimming, stored trimmed."""
 
+    schema = {"pattern": NOT_BLANK}
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=True, max_length=500, **kwargs)
 
@@ -44,6 +47,7 @@ class TitleField(StrictCharField):
 class PublicIdField(StrictCharField):
     """A dashed UUID, in either case."""
 
+    schema = {"format": "uuid", "pattern": f"^{UUID_TEXT.pattern}$"}
     default_error_messages = {"not_a_uuid": "Must be a dashed UUID."}
 
     def to_internal_value(self, data: Any) -> Any:

@@ -20,7 +20,7 @@ from chatstore.http.problems import Invalid
 from chatstore.http.times import DayField, TimeField, wire_time
 from chatstore.ids import uuid_of
 from conversations.api import examples
-from conversations.api.filters import EVERYBODY
+from conversations.api.filters import EVERYBODY, OWNER
 from conversations.api.permissions import workspace_administered
 from conversations.api.serializers import PublicIdField
 from conversations.api.viewsets import ConversationViewSet
@@ -35,6 +35,7 @@ SUMS: Final = ("messages", "tokens", "interrupted", "failed")
 class OwnerField(StrictCharField):
     """A public id, or `all`."""
 
+    schema = {"pattern": OWNER}
     default_error_messages = {"not_an_owner": "Must be an owner's public id, or all."}
 
     def to_internal_value(self, data: Any) -> Any:

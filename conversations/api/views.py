@@ -20,7 +20,7 @@ from accounts.models import Workspace
 from chatstore.http.bodies import body_of
 from chatstore.http.conditional import tag_of
 from chatstore.http.idempotency import REPLAYED, retry_of
-from chatstore.http.openapi import IDEMPOTENCY_KEY
+from chatstore.http.openapi import IDEMPOTENCY_KEY, SESSION_REF
 from chatstore.http.pagination import KeysetPagination, Read
 from chatstore.http.problems import Invalid
 from chatstore.http.viewsets import StrictViewSet
@@ -188,7 +188,7 @@ MESSAGES = PolymorphicProxySerializer(
     resource_type_field_name=None,
     many=True,
 )
-SESSION_ID = OpenApiParameter("session_id", str, description="A session, by integer id or UUID.")
+SESSION_ID = OpenApiParameter("session_id", SESSION_REF, description="A session, by integer id or UUID.")
 
 
 class MessageViewSet(ConversationViewSet):
@@ -282,7 +282,7 @@ class MessageViewSet(ConversationViewSet):
         summary="Append a message",
         tags=["messages"],
         parameters=[
-            OpenApiParameter("session_id", str, required=True, description=SESSION_ID.description),
+            OpenApiParameter("session_id", SESSION_REF, required=True, description=SESSION_ID.description),
             IDEMPOTENCY_KEY,
         ],
         examples=examples.MESSAGE,

@@ -10,15 +10,16 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from chatstore.http.fields import StrictCharField
+from chatstore.http.openapi import SESSION_REF
 from chatstore.http.times import TimeField, wire_time
-from chatstore.ids import row_id_of, uuid_of
+from chatstore.ids import MAX_BIGINT, row_id_of, uuid_of
 from conversations.models import Message
 
 # What a client of this API calls the roles.
 ROLES = {Message.Role.TOOL_CALL.value: "tool"}
 
 
-@extend_schema_field({"oneOf": [{"type": "integer"}, {"type": "string"}]})
+@extend_schema_field({"oneOf": [{"type": "integer", "minimum": 1, "maximum": MAX_BIGINT}, SESSION_REF]})
 class SessionRefField(serializers.Field[str, Any, Any, Any]):
     """A session by its integer id, as a number or a string, or its UUID."""
 
