@@ -153,6 +153,21 @@ class StrictBody(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
         return mapped
 
 
+def event_stream(*types: str) -> dict[str, Any]:
+    """The schema of one server-sent event whose data is JSON of one of these types."""
+    data = {"type": "object", "required": ["type"], "properties": {"type": {"enum": [*types]}}}
+    return {
+        "type": "object",
+        "description": "One event of the stream.",
+        "required": ["data"],
+        "properties": {
+            "id": {"type": "string"},
+            "event": {"type": "string"},
+            "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": data},
+        },
+    }
+
+
 PROBLEM = {
     "type": "object",
     "description": "An error (RFC 9457).",

@@ -9,7 +9,6 @@ from typing import Any, cast
 from django.conf import settings
 from django.db import connections
 from django.http import HttpResponseBase
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import status
 from rest_framework.exceptions import APIException, NotFound, PermissionDenied
@@ -22,7 +21,7 @@ from accounts.authentication.event_cookie import EventCookieAuthentication
 from accounts.models import Membership, User, Workspace
 from chatstore.http.bodies import body_of
 from chatstore.http.idempotency import REPLAYED, retry_of
-from chatstore.http.openapi import IDEMPOTENCY_KEY
+from chatstore.http.openapi import IDEMPOTENCY_KEY, event_stream
 from chatstore.http.pagination import KeysetPagination
 from chatstore.http.parameters import check_query, integer_of
 from chatstore.http.problems import Conflict, Invalid, Refused, Unavailable
@@ -32,7 +31,7 @@ from chatstore.retries import Retry
 from conversations import services
 from conversations.chat import records, stored
 from conversations.chat.assistants import Asked, Assistant, assistant_at
-from conversations.chat.events import Events, Place, place_of
+from conversations.chat.events import EVENT_ID, Events, Place, place_of
 from conversations.chat.feed import Watcher
 from conversations.chat.keeper import KEEPER
 from conversations.chat.serializers import (
@@ -47,6 +46,18 @@ from conversations.chat.turn import RunningTurn, Told
 from conversations.models import Session, Turn
 
 STOP_SECONDS = 1
+OF_A_TURN = ("text_delta", "tool_call_started", "tool_call_completed", "message_created", "done", "error")
+OF_A_SESSION = (
+    "message_created",
+    "message_updated",
+    "message_deleted",
+    "session_updated",
+    "session_deleted",
+    "text_delta",
+    "tool_call_started",
+    "tool_call_completed",
+    "done",
+)
 NOT_FOUND = "Conversation not found or you don't have access"
 
 
@@ -115,7 +126,7 @@ class ChatViewSet(ChatWingViewSet):
         summary="Say something, and watch the reply",
         tags=["chat"],
         parameters=[IDEMPOTENCY_KEY],
-        responses={(200, "text/event-stream"): OpenApiTypes.STR},
+        responses={(200, "text/event-stream"): event_stream(*OF_A_TURN)},
     )
     def stream(self, request: Request) -> HttpResponseBase:
         """Server-sent events without names, one `data:` line of JSON each: `text_delta`, `tool_call_started`,
@@ -221,12 +232,11 @@ class StopViewSet(StrictViewSet):
         return Response(status=status.HTTP_202_ACCEPTED)
 
 
-LAST_EVENT_ID = OpenApiParameter(
-    "Last-Event-ID",
-    str,
-    OpenApiParameter.HEADER,
-    description="Where to go on; also as `last_event_id` in the query.",
-)
+A_PLACE: dict[str, Any] = {"type": "string", "pattern": f"^({EVENT_ID.pattern})$"}
+LAST_EVENT_ID = [
+    OpenApiParameter("Last-Event-ID", A_PLACE, OpenApiParameter.HEADER, description="Where to go on."),
+    OpenApiParameter("last_event_id", A_PLACE, description="The same, where the header is not sent."),
+]
 
 
 class EventViewSet(StrictViewSet):
@@ -241,8 +251,8 @@ class EventViewSet(StrictViewSet):
         operation_id="sessions_events",
         summary="Watch a session",
         tags=["chat"],
-        parameters=[LAST_EVENT_ID],
-        responses={(200, "text/event-stream"): OpenApiTypes.STR},
+        parameters=LAST_EVENT_ID,
+        responses={(200, "text/event-stream"): event_stream(*OF_A_SESSION)},
     )
     def retrieve(self, request: Request, ref: str) -> HttpResponseBase:
         """Server-sent events, named as well as typed: `message_created`, `message_updated`, `message_deleted`,
@@ -287,8 +297,16 @@ class ConversationPagination(KeysetPagination):
 
 
 MESSAGES_OF_PAGE = [
-    OpenApiParameter("limit", int, description="The newest messages; 1,000 by default and at most."),
-    OpenApiParameter("offset", int, description="Newest messages to leave out."),
+    OpenApiParameter(
+        "limit",
+        {"type": "integer", "minimum": 1, "maximum": 1000},
+        description="The newest messages; 1,000 by default and at most.",
+    ),
+    OpenApiParameter(
+        "offset",
+        {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
+        description="Newest messages to leave out.",
+    ),
 ]
 
 
