@@ -205,6 +205,7 @@ MEANINGS = {
     "415": "The body is not JSON.",
     "422": "Something sent is missing, malformed or unknown; `errors` names it.",
     "429": "Too many requests; `Retry-After` says when to come back.",
+    "502": "The assistant failed.",
     "503": "The database is away or too busy; `Retry-After` says when to try again.",
 }
 
@@ -215,6 +216,16 @@ NEXT_PAGE = {
 }
 
 
+# What a client can count on in the answers of these statuses.
+HEADERS = {
+    "401": {"WWW-Authenticate": {"required": True, "schema": {"type": "string", "pattern": "^Bearer"}}},
+    "429": {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}},
+    "503": {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}},
+}
+# Those to which a business rule may say no.
+RULED = ("sessions_create", "sessions_restore", "me_tokens_create", "chat", "chat_stream")
+
+
 def problems_of(method: str, operation: dict[str, Any]) -> set[str]:
     """The statuses that an operation may answer besides its own."""
     statuses = {"401", "403", "404", "422", "429", "503"}
@@ -222,8 +233,10 @@ def problems_of(method: str, operation: dict[str, Any]) -> set[str]:
         statuses |= {"413", "415"}
     if method in ("post", "patch", "delete"):
         statuses.add("409")
-    if operation["operationId"] in ("sessions_create", "sessions_restore"):
+    if operation["operationId"] in RULED:
         statuses.add("400")
+    if operation["operationId"] == "chat":
+        statuses.add("502")
     return statuses
 
 
@@ -236,6 +249,8 @@ def add_problems(result: dict[str, Any], generator: Any, request: Any, public: b
             responses = operation["responses"]
             for status in sorted(problems_of(method, operation)):
                 responses[status] = {"description": MEANINGS[status], "content": content}
+                if status in HEADERS:
+                    responses[status]["headers"] = HEADERS[status]
             if method == "get":
                 responses["304"] = {"description": "Has not changed since the `ETag` sent as `If-None-Match`."}
             if any(parameter["name"] == "cursor" for parameter in operation.get("parameters", ())):
