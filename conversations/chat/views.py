@@ -233,8 +233,9 @@ class StopViewSet(StrictViewSet):
 
 
 A_PLACE: dict[str, Any] = {"type": "string", "pattern": f"^({EVENT_ID.pattern})$"}
+A_PLACE_OR_NONE = A_PLACE | {"pattern": f"^({EVENT_ID.pattern})?$"}
 LAST_EVENT_ID = [
-    OpenApiParameter("Last-Event-ID", A_PLACE, OpenApiParameter.HEADER, description="Where to go on."),
+    OpenApiParameter("Last-Event-ID", A_PLACE_OR_NONE, OpenApiParameter.HEADER, description="Where to go on."),
     OpenApiParameter("last_event_id", A_PLACE, description="The same, where the header is not sent."),
 ]
 
@@ -271,13 +272,13 @@ class EventViewSet(StrictViewSet):
 
 
 def place_in(request: Request) -> Place | None:
-    """Where the client has read up to; None where it does not say."""
-    said = request.headers.get("Last-Event-ID") or request.query_params.get("last_event_id")
-    if not said:
-        return None
-    if (place := place_of(said)) is None:
+    """Where the client has read up to: what the header says counts, then the query. None where neither does."""
+    said, asked = request.headers.get("Last-Event-ID", ""), request.query_params.get("last_event_id", "")
+    if said and place_of(said) is None:
         raise Invalid("header", {"Last-Event-ID": ["Is not the id of an event."]})
-    return place
+    if asked and place_of(asked) is None:
+        raise Invalid("query", {"last_event_id": ["Is not the id of an event."]})
+    return place_of(said or asked)
 
 
 def caller(request: Request) -> User:

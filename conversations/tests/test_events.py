@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -272,8 +273,9 @@ def test_what_is_not_there_cannot_be_watched(alice: Caller, path: str) -> None:
 @pytest.mark.parametrize("said", ["x", "1:x", "-1", "1:2:3", "9" * 40, "1.5", "\uff11"])
 def test_a_last_event_id_that_is_not_ours_is_422(alice: Caller, session: Session, said: str) -> None:
     assert place_of(said) is None
-    answer = alice.get(f"/api/sessions/{session.pk}/events/", Last_Event_ID=said)
-    assert answer.status_code == 422
+    path = f"/api/sessions/{session.pk}/events/"
+    assert alice.get(path, Last_Event_ID=said).status_code == 422
+    assert alice.get(f"{path}?last_event_id={quote(said)}", Last_Event_ID="1").status_code == 422
 
 
 def test_other_peoples_sessions_are_not_in_it(port: int, alice: Caller, mallory: Caller, session: Session) -> None:
