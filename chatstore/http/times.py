@@ -9,8 +9,9 @@ from typing import Any
 from django.utils.dateparse import parse_datetime
 from rest_framework import serializers
 
-# Python's parser also takes the digits of other scripts, and what follows a NUL.
-WRITTEN_IN = re.compile(r"[0-9TtZz:.,+ -]{1,40}")
+# Python's parser also takes the digits of other scripts, what follows a NUL, and any character before the hour: a
+# number of twenty digits would be a point in time.
+WRITTEN_IN = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([Tt ][0-9Zz:.,+ -]{1,30})?")
 
 
 def wire_time(value: datetime) -> str:

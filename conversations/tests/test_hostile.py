@@ -85,14 +85,6 @@ def raw_message(metadata: str) -> bytes:
 # Text
 
 
-@pytest.mark.parametrize("text", params(hostile.TEXTS, hostile.BLANK, hostile.LONG))
-def test_content_comes_back_as_it_was_sent(alice: Caller, session: Session, text: str) -> None:
-    answer = alice.post(f"/api/sessions/{session.pk}/messages/", message_of(content=text))
-    assert answer.status_code == 201
-    assert answer.json()["content"] == text
-    assert message_everywhere(alice, answer.json())
-
-
 @pytest.mark.parametrize("text", params(hostile.TEXTS, hostile.BLANK))
 def test_links_come_back_as_they_were_sent_and_are_found_exactly(
     alice: Caller, session: Session, text: str
@@ -111,35 +103,6 @@ def test_links_come_back_as_they_were_sent_and_are_found_exactly(
     for field in LINKS:
         found = alice.get(f"/api/sessions/{session.pk}/messages/?{field}={quote(text, safe='')}")
         assert found.json() == [answer.json()]
-
-
-@pytest.mark.parametrize("text", params(hostile.TEXTS))
-def test_text_in_every_field_of_a_session_comes_back(alice: Caller, text: str) -> None:
-    fields = {"title": text, **dict.fromkeys(NAMES, text), "metadata": {text: [text]}}
-    answer = alice.post("/api/sessions/", fields)
-    assert answer.status_code == 201
-    made = answer.json()
-    assert [made["title"], made["pocket"], made["group"], made["agent"]] == [text] * 4
-    assert made["metadata"] == {text: [text]}
-    assert session_everywhere(alice, made)
-
-
-@pytest.mark.parametrize("text", params(hostile.TEXTS))
-def test_a_change_to_hostile_text_comes_back(alice: Caller, session: Session, text: str) -> None:
-    changes = {"title": text, "pocket_id": text, "metadata": {"a": {text: text}}}
-    answer = alice.patch(f"/api/sessions/{session.pk}/", changes)
-    assert answer.status_code == 200
-    assert [answer.json()["title"], answer.json()["pocket"]] == [text] * 2
-    assert session_everywhere(alice, answer.json())
-
-
-@pytest.mark.parametrize("text", params(hostile.TEXTS))
-def test_a_changed_message_comes_back(alice: Caller, session: Session, text: str) -> None:
-    changes = {"content": text, **dict.fromkeys(LINKS, text), "metadata": {text: text}}
-    answer = alice.patch(f"/api/messages/{new_message(session).pk}/", changes)
-    assert answer.status_code == 200
-    assert {name: answer.json()[name] for name in changes} == changes
-    assert message_everywhere(alice, answer.json())
 
 
 @pytest.mark.parametrize("text", params(hostile.TEXTS))
@@ -184,40 +147,6 @@ def test_a_wildcard_is_a_character(alice: Caller, part: str, titles: list[str]) 
     assert [row["title"] for row in found] == titles
 
 
-@pytest.mark.parametrize("field", ["content", "role", *LINKS])
-@pytest.mark.parametrize("text", params(hostile.UNSTORABLE))
-def test_what_is_no_text_is_refused_in_a_message(alice: Caller, session: Session, field: str, text: str) -> None:
-    place = f"/api/sessions/{session.pk}/messages/"
-    assert is_refused(alice.post(place, message_of(**{field: text})))
-    assert is_refused(alice.post(f"{place}batch/", {"messages": [message_of(), message_of(**{field: text})]}))
-    assert nothing_is_poisoned(alice, session)
-    assert is_refused(alice.patch(f"/api/messages/{new_message(session).pk}/", {field: text}))
-
-
-@pytest.mark.parametrize("field", ["title", "workspace_id", *NAMES])
-@pytest.mark.parametrize("text", params(hostile.UNSTORABLE))
-def test_what_is_no_text_is_refused_in_a_session(alice: Caller, session: Session, field: str, text: str) -> None:
-    assert is_refused(alice.post("/api/sessions/", {field: text}))
-    assert is_refused(alice.patch(f"/api/sessions/{session.pk}/", {field: text}))
-    assert nothing_is_poisoned(alice, session)
-
-
-@pytest.mark.parametrize("where", ["value", "key", "deep"])
-@pytest.mark.parametrize("text", params(hostile.UNSTORABLE))
-def test_what_is_no_text_is_refused_in_metadata(alice: Caller, session: Session, where: str, text: str) -> None:
-    metadata: Any = {"value": {"a": text}, "key": {text: 1}, "deep": {"a": [{"b": {"c" + text: [text]}}]}}[where]
-    assert is_refused(alice.post("/api/sessions/", {"metadata": metadata}))
-    assert is_refused(alice.patch(f"/api/sessions/{session.pk}/", {"metadata": metadata}))
-    assert is_refused(alice.post(f"/api/sessions/{session.pk}/messages/", message_of(metadata=metadata)))
-    assert nothing_is_poisoned(alice, session)
-
-
-@pytest.mark.parametrize("text", params(hostile.TOO_LONG))
-def test_content_over_a_mebibyte_is_refused(alice: Caller, session: Session, text: str) -> None:
-    assert is_refused(alice.post(f"/api/sessions/{session.pk}/messages/", message_of(content=text)))
-    assert nothing_is_poisoned(alice, session)
-
-
 @pytest.mark.parametrize("field", LINKS)
 @pytest.mark.parametrize("text", ["", "x" * 256, "\U0001f600" * 256], ids=["empty", "256", "256-astral"])
 def test_a_link_is_1_to_255_characters(alice: Caller, session: Session, field: str, text: str) -> None:
@@ -253,45 +182,11 @@ def test_metadata_of_a_message_comes_back_equal(alice: Caller, session: Session,
 
 
 @pytest.mark.parametrize("value", params(hostile.VALUES))
-def test_metadata_of_a_session_comes_back_equal(alice: Caller, session: Session, value: str) -> None:
-    body = f'{{"metadata": {{"value": {value}}}}}'.encode()
-    made, changed = alice.post("/api/sessions/", body), alice.patch(f"/api/sessions/{session.pk}/", body)
-    assert [made.status_code, changed.status_code] == [201, 200]
-    assert same(made.json()["metadata"], {"value": json.loads(value)})
-    assert same(changed.json()["metadata"], {"value": json.loads(value)})
-    assert session_everywhere(alice, made.json())
-    assert session_everywhere(alice, changed.json())
-
-
-@pytest.mark.parametrize("value", params(hostile.VALUES))
 def test_the_same_metadata_again_changes_nothing(alice: Caller, session: Session, value: str) -> None:
     """However a database spells the number that it keeps."""
     body = f'{{"metadata": {{"value": {value}}}}}'.encode()
     first = alice.patch(f"/api/sessions/{session.pk}/", body)
     assert alice.patch(f"/api/sessions/{session.pk}/", body).json()["version"] == first.json()["version"]
-
-
-@pytest.mark.parametrize("value", params(hostile.REFUSED_VALUES))
-def test_metadata_that_cannot_come_back_equal_is_refused(alice: Caller, session: Session, value: str) -> None:
-    body = f'{{"metadata": {{"value": {value}}}}}'.encode()
-    assert is_refused(alice.post(f"/api/sessions/{session.pk}/messages/", raw_message(value)))
-    assert is_refused(alice.post("/api/sessions/", body))
-    assert is_refused(alice.patch(f"/api/sessions/{session.pk}/", body))
-    assert nothing_is_poisoned(alice, session)
-
-
-NO_TEXTS = {name: value for name, value in hostile.VALUES.items() if not value.startswith(('"', "null"))}
-
-
-@pytest.mark.parametrize("value", params(NO_TEXTS))
-def test_what_is_not_a_string_is_no_text(alice: Caller, session: Session, value: str) -> None:
-    place = f"/api/sessions/{session.pk}/"
-    assert is_refused(alice.patch(place, f'{{"title": {value}}}'.encode()))
-    assert is_refused(alice.patch(place, f'{{"pocket_id": {value}}}'.encode()))
-    assert is_refused(alice.post("/api/sessions/", f'{{"workspace_id": {value}}}'.encode()))
-    assert is_refused(alice.post(f"{place}messages/", f'{{"role": "user", "content": {value}}}'.encode()))
-    assert is_refused(alice.post(f"{place}messages/", f'{{"role": {value}, "content": "x"}}'.encode()))
-    assert nothing_is_poisoned(alice, session)
 
 
 @pytest.mark.parametrize("metadata", ["[]", '"{}"', "1", "true", "0", '""', "[[]]"])
@@ -447,44 +342,17 @@ def test_a_compressed_body_is_415(alice: Caller) -> None:
 # Paths and queries
 
 
-PLACES = {
-    "session": "/api/sessions/{}/",
-    "message": "/api/messages/{}/",
-    "user": "/api/users/{}/",
-}
-
-
-@pytest.mark.parametrize("place", params(PLACES))
-@pytest.mark.parametrize("ref", params(hostile.REFS))
-def test_a_path_that_names_nothing_is_404(alice: Caller, session: Session, place: str, ref: str) -> None:
-    new_message(session)
-    assert is_refused(alice.get(place.format(ref)), 404)
-
-
 @pytest.mark.parametrize("rest", ["x%0Ay", "%0A", "x%00", "%ED%A0%80", "..", "x" * 5000, "sessions%2F1", "x?a=1"])
 def test_a_path_below_api_that_is_none_is_a_problem(alice: Caller, rest: str) -> None:
     assert is_refused(alice.get(f"/api/{rest}"), 404)
 
 
 WELL_FORMED = {"2^63-1", "uuid-absent", "uuid-nil"}
-BAD_SESSION_IDS = {name: ref for name, ref in hostile.REFS.items() if name not in WELL_FORMED}
-
-
-@pytest.mark.parametrize("ref", [*params(BAD_SESSION_IDS), pytest.param("", id="empty")])
-def test_a_malformed_session_id_in_a_query_is_422(alice: Caller, session: Session, ref: str) -> None:
-    place = f"/api/messages/?session_id={ref.replace('+', '%2B').replace(';', '%3B')}"
-    assert is_refused(alice.get(place))
-    assert is_refused(alice.post(place, message_of()))
 
 
 @pytest.mark.parametrize("name", sorted(WELL_FORMED))
 def test_an_absent_session_id_in_a_query_is_404(alice: Caller, name: str) -> None:
     assert is_refused(alice.get(f"/api/messages/?session_id={hostile.REFS[name]}"), 404)
-
-
-@pytest.mark.parametrize("time", listed(hostile.NEVER))
-def test_what_is_no_time_is_422(alice: Caller, time: str) -> None:
-    assert is_refused(alice.get(f"/api/sessions/?updated_since={time}"))
 
 
 @pytest.mark.parametrize("time", listed(hostile.SOMETIME))
@@ -493,20 +361,6 @@ def test_any_time_can_be_asked_for(alice: Caller, session: Session, time: str) -
     answer = alice.get(f"/api/sessions/?updated_since={time}")
     assert answer.status_code == 200
     assert len(answer.json()) == expected
-
-
-INTEGERS = {
-    "limit": "/api/sessions/?limit={}",
-    "skip": "/api/sessions/?skip={}",
-    "after": "/api/messages/?session_id={{session}}&after={}",
-    "since_version": "/api/messages/?session_id={{session}}&since_version={}",
-}
-
-
-@pytest.mark.parametrize("place", params(INTEGERS))
-@pytest.mark.parametrize("number", listed(hostile.NO_INTEGERS))
-def test_what_is_no_integer_is_422(alice: Caller, session: Session, place: str, number: str) -> None:
-    assert is_refused(alice.get(place.format(number).format(session=session.pk)))
 
 
 QUERIES = {
@@ -736,25 +590,6 @@ def test_an_odd_method_is_405(alice: Caller, session: Session, method: str) -> N
 # People and tokens
 
 
-@pytest.mark.parametrize("text", params(hostile.TEXTS, hostile.BLANK))
-def test_the_name_of_a_person_or_token_comes_back(alice: Caller, text: str) -> None:
-    assert alice.user is not None
-    changed = alice.patch(f"/api/users/{alice.user.pk}/", {"name": text})
-    made = alice.post("/api/me/tokens/", {"name": text}, Idempotency_Key="k").json()
-    assert changed.json()["name"] == text
-    assert alice.get("/api/me/").json()["name"] == text
-    assert alice.get("/api/me/tokens/").json()[-1]["name"] == made["name"] == text
-
-
-@pytest.mark.parametrize("field", ["name", "email", "username"])
-@pytest.mark.parametrize("text", params(hostile.UNSTORABLE))
-def test_what_is_no_text_is_refused_in_a_person(sam: Caller, field: str, text: str) -> None:
-    assert sam.user is not None
-    assert is_refused(sam.post("/api/users/", {field: text}))
-    assert is_refused(sam.patch(f"/api/users/{sam.user.pk}/", {field: text}))
-    assert is_refused(sam.post("/api/me/tokens/", {"name": text}))
-
-
 USERNAMES = {
     "dave": 201,
     "d@v.e+_-": 201,
@@ -864,9 +699,3 @@ ODD_QUERIES = ["%00=%00", "lang=%00", "version=%00", "format=x", "%ED%A0%80", "x
 @pytest.mark.parametrize("query", ODD_QUERIES, ids=lambda query: query[:12])
 def test_a_public_page_is_not_broken_by_its_query(db: None, place: str, query: str) -> None:
     assert Client().get(f"{place}?{query}").status_code in (200, 404, 406)
-
-
-def test_the_corpus_is_large_enough() -> None:
-    """The premise: a hundred values at least."""
-    tables = (hostile.TEXTS, hostile.BLANK, hostile.UNSTORABLE, hostile.VALUES, hostile.REFUSED_VALUES)
-    assert sum(map(len, tables)) > 150
