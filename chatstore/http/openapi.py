@@ -27,7 +27,6 @@ from drf_spectacular.views import (
     SpectacularRedocView,
     SpectacularSwaggerSplitView,
 )
-from rest_framework.serializers import ListSerializer
 
 from chatstore.ids import ROW_ID, UUID_TEXT
 
@@ -118,7 +117,8 @@ class StrictFilters(DjangoFilterExtension):  # type: ignore[no-untyped-call]
     def resolve_filter_field(
         self, auto_schema: AutoSchema, model: Any, filterset: Any, name: str, field: Any
     ) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = super().resolve_filter_field(auto_schema, model, filterset, name, field)
+        resolve: Any = super().resolve_filter_field
+        found: list[dict[str, Any]] = resolve(auto_schema, model, filterset, name, field)
         for parameter in found:
             parameter["schema"] |= getattr(field, "schema", {})
         return found
@@ -130,7 +130,7 @@ class StrictText(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-ca
     target_class = "chatstore.http.fields.StrictCharField"
     match_subclasses = True
 
-    def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+    def map_serializer_field(self, auto_schema: Any, direction: Direction) -> dict[str, Any]:
         mapped = auto_schema._map_serializer_field(self.target, direction, bypass_extensions=True)
         if isinstance(mapped.get("type"), list):
             mapped["type"] = "string"  # That it may be null is added to what is returned.
@@ -143,12 +143,13 @@ class StrictBody(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
     target_class = "chatstore.http.fields.StrictSerializer"
     match_subclasses = True
 
-    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+    def map_serializer(self, auto_schema: Any, direction: Direction) -> dict[str, Any]:
         mapped: dict[str, Any] = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
         if direction == "request":
             mapped["additionalProperties"] = False
-            for name, field in self.target.fields.items():
-                if isinstance(field, ListSerializer) and name in mapped["properties"]:
+            fields: dict[str, Any] = self.target.fields
+            for name, field in fields.items():
+                if getattr(field, "many", False) and name in mapped["properties"]:
                     mapped["properties"][name] |= {"minItems": 1, "maxItems": field.max_length}
         return mapped
 

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote_plus
 
 from django.urls import URLPattern, URLResolver, get_resolver
 from drf_spectacular.generators import SchemaGenerator
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from chatstore.http.viewsets import StrictViewSet
 from chatstore.tests.test_matrix import spelled
@@ -51,7 +51,7 @@ class Field(NamedTuple):
 
 
 def walked() -> list[Field]:
-    document = SchemaGenerator().get_schema(request=None, public=True)
+    document = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
     return [
         field
         for path, operations in document["paths"].items()
