@@ -30,12 +30,13 @@ test: .venv/installed-dev $(NPM_FOLDER)/node_modules/.installed ## Every test, o
 	wait $$waiting; failed=$$((failed | $$?)); cat .development/waiting-tests.log; \
 	wait $$sqlite; failed=$$((failed | $$?)); cat .development/sqlite-tests.log; exit $$failed
 
-check: .venv/installed-dev ## Lint, types, missing migrations, drift of what is generated
+check: .venv/installed-dev ## Lint, types, missing migrations and those that lock, drift of what is generated
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(MANAGE) makemigrations --check --dry-run
 	$(MANAGE) generated --check
+	$(BIN)/python -m torture.migration_lint
 
 fix: .venv/installed-dev ## Format, and write again what is generated
 	$(BIN)/ruff check --fix

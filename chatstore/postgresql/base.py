@@ -16,6 +16,8 @@ from psycopg import Connection, Cursor, OperationalError, adapters, errors, pq
 from psycopg.adapt import AdaptersMap
 from psycopg_pool import ConnectionPool
 
+from chatstore.postgresql.schema import DatabaseSchemaEditor
+
 
 def adapters_of_bound() -> AdaptersMap:
     """Django's, but for times: psycopg's own loader takes a sixteenth of the time of Django's. It gives them in
@@ -63,6 +65,7 @@ class DatabaseOperations(operations.DatabaseOperations):
 
 class DatabaseWrapper(base.DatabaseWrapper):
     ops_class = DatabaseOperations
+    SchemaEditorClass = DatabaseSchemaEditor
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection[Any]:
         """A connection that is alive. Where PostgreSQL has gone, what it said last waits in the socket."""

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from contextlib import contextmanager
 
 import psycopg
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import OperationalError, ProgrammingError, connection
 
+from chatstore.management.commands import migrate
 from chatstore.tests.serving import own_database_url
 
 
@@ -125,3 +127,74 @@ def test_an_index_of_that_name_that_serves_is_left(before_the_index: None) -> No
         call_command("migrate", verbosity=0)
     assert is_valid() == [(True,)]
     run("DROP INDEX message_time")
+
+
+# A table that is in use
+
+
+@contextmanager
+def a_long_transaction(sql: str) -> Iterator[None]:
+    with psycopg.connect(own_database_url()) as other:
+        other.execute(sql)
+        yield
+
+
+def migrate_in_a_thread(*words: str) -> None:
+    try:
+        call_command("migrate", *words, verbosity=0)
+    finally:
+        connection.close()
+
+
+def longest_read(seconds: float) -> float:
+    """Of somebody who reads users all the time, while the migration wants them for itself."""
+    longest, until = 0.0, time.monotonic() + seconds
+    with psycopg.connect(own_database_url(), autocommit=True) as other:
+        while (began := time.monotonic()) < until:
+            other.execute("SELECT 1 FROM accounts_user LIMIT 1")
+            longest = max(longest, time.monotonic() - began)
+            time.sleep(0.01)
+    return longest
+
+
+@pytest.fixture
+def at_newest(transactional_db: None) -> Iterator[None]:
+    yield
+    call_command("migrate", verbosity=0)
+
+
+@pytest.mark.postgres
+def test_nobody_waits_behind_a_migration_that_waits(
+    at_newest: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """To drop a table with a foreign key, PostgreSQL locks the other one, too, for readers as well."""
+    monkeypatch.setattr(migrate, "PAUSE_SECONDS", 0.2)
+    with ThreadPoolExecutor(1) as pool:
+        with a_long_transaction("SELECT 1 FROM accounts_user"):
+            migrating = pool.submit(migrate_in_a_thread, "conversations", "0004")
+            longest = longest_read(seconds=2.5)
+            assert not migrating.done()
+        migrating.result(20)
+    # 300 ms, and as much again for a busy machine; without a timeout it is all the time.
+    assert longest < 1.5
+    assert "conversations_usage" not in tables()
+    assert "in use by a long transaction" in capfd.readouterr().err
+
+
+@pytest.mark.postgres
+def test_a_migration_that_never_gets_its_lock_says_so(at_newest: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrate, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(migrate, "PATIENCE_SECONDS", 0.1)
+    with a_long_transaction("SELECT 1 FROM accounts_user"), pytest.raises(CommandError, match="ten minutes"):
+        call_command("migrate", "conversations", "0004", verbosity=0)
+    assert "conversations_usage" in tables()
+
+
+@pytest.mark.postgres
+def test_another_error_is_not_tried_again(at_newest: None) -> None:
+    run("SET statement_timeout = '100ms'")
+    try:
+        with a_long_transaction("SELECT 1 FROM accounts_user"), pytest.raises(OperationalError, match="statement"):
+            call_command("migrate", "conversations", "0004", verbosity=0)
+    finally:
+        run("RESET statement_timeout")
