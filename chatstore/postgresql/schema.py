@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import TracebackType
 from typing import Any, Final
 
 from django.db.backends.postgresql import schema
@@ -18,3 +20,17 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
         if self.atomic_migration:
             self.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         return editor
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """What is left to the end can fail, too: Django leaves the transaction open then, with all its locks."""
+        if kind is None:
+            try:
+                while self.deferred_sql:
+                    self.execute(self.deferred_sql.pop(0), None)
+            except BaseException:
+                if self.atomic_migration:
+                    self.atomic.__exit__(*sys.exc_info())
+                raise
+        super().__exit__(kind, error, traceback)

@@ -182,6 +182,20 @@ def test_nobody_waits_behind_a_migration_that_waits(
 
 
 @pytest.mark.postgres
+def test_a_migration_waits_for_a_long_writer(at_newest: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A foreign key is made at the end of its migration, and locks the other table for writers."""
+    monkeypatch.setattr(migrate, "PAUSE_SECONDS", 0.2)
+    call_command("migrate", "conversations", "0004", verbosity=0)
+    with ThreadPoolExecutor(1) as pool:
+        with a_long_transaction("LOCK TABLE accounts_user IN ROW EXCLUSIVE MODE"):
+            migrating = pool.submit(migrate_in_a_thread)
+            with pytest.raises(TimeoutError):
+                migrating.result(1)
+        migrating.result(20)
+    assert "conversations_usage" in tables()
+
+
+@pytest.mark.postgres
 def test_a_migration_that_never_gets_its_lock_says_so(at_newest: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrate, "PAUSE_SECONDS", 0)
     monkeypatch.setattr(migrate, "PATIENCE_SECONDS", 0.1)
