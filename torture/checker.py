@@ -8,16 +8,19 @@ before another began stands before it. Counters equal a recount.
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 
 from torture.product import Product
 
+Query = Callable[[str, str], list[tuple[Any, ...]]]
 KINDS = ("lost", "duplicated", "gaps", "reordered", "drifted", "different", "unexpected", "errors")
 
 
@@ -102,7 +105,7 @@ def check(product: Product, sessions: Iterable[tuple[int, str]], attempts: Attem
         by_session[attempt.session].append(attempt)
         if attempt.status is not None and attempt.status >= 500 and attempt.status != 503:
             found.add("errors", f"{attempt.status} for {attempt.key}")
-    with psycopg.connect(product.database_url) as database:
+    with reading(product.database_url) as database:
         for user, session in sessions:
             stored = read_by_sql(database, session, found)
             read = read_by_cursor(product, user, session)
@@ -112,14 +115,25 @@ def check(product: Product, sessions: Iterable[tuple[int, str]], attempts: Attem
     return found
 
 
-def read_by_sql(database: psycopg.Connection, session: str, found: Findings) -> list[Row]:
+@contextmanager
+def reading(database_url: str) -> Iterator[Query]:
+    """What gives the rows of a query about a session."""
+    if database_url.startswith("sqlite:///"):
+        with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as file:
+            yield lambda query, session: list(file.execute(query.replace("%s", "?"), [session.replace("-", "")]))
+    else:
+        with psycopg.connect(database_url) as database:
+            yield lambda query, session: database.execute(query.encode(), [session]).fetchall()
+
+
+def read_by_sql(database: Query, session: str, found: Findings) -> list[Row]:
     """The session's rows in order; notes gaps and counters that differ from a recount."""
     query = """SELECT m.id, m.position, m.content, m.tokens, m.version FROM conversations_message m
         JOIN conversations_session s ON s.id = m.session_id WHERE s.session_id = %s ORDER BY m.position"""
-    rows = database.execute(query, [session]).fetchall()
+    rows = database(query, session)
     query = """SELECT message_count, last_position, tokens, version FROM conversations_session
         WHERE session_id = %s"""
-    counters = database.execute(query, [session]).fetchone()
+    counters = next(iter(database(query, session)), None)
     positions = [row[1] for row in rows]
     if positions != list(range(1, len(rows) + 1)):
         found.add("gaps", f"{session}: {len(rows)} messages, positions to {max(positions, default=0)}")
