@@ -103,8 +103,8 @@ def give_to_read(product: Product, user: int) -> None:
 def run_locust(product: Product, log: Path, seed: int, seconds: float, people: int, rate: float) -> None:
     """In a process of its own: locust changes the sockets of the one it is in."""
     plan = {
-        "log": str(log), "seed": seed, "rate": rate, "hurry": HURRY * seconds, "tokens": product.tokens[:1], "reader": product.tokens[1],
-        "password": PASSWORD, "mark": MARK,
+        "log": str(log), "seed": seed, "rate": rate, "hurry": HURRY * seconds, "tokens": product.tokens[:1],
+        "reader": product.tokens[1], "password": PASSWORD, "mark": MARK,
     }  # fmt: skip
     command = [
         sys.executable, "-m", "locust", "--locustfile", "torture/soak_users.py", "--headless", "--skip-log",
