@@ -25,12 +25,12 @@ from torture.product import MARK, Product, manage, migrate, serving
 from torture.report import Result
 
 PASSWORD = "soak-and-nothing-else"
-# The part of the time in which people hurry, and after which what grows once has grown.
-HURRY, WARM_UP = 0.15, 0.2
+# The part of the time in which people hurry.
+HURRY = 0.15
 MEGABYTE = 2**20
-# Workers differ by the clients they hold and by their pools of 15 connections. A leak is one for each request.
+# The pools are full from the start; clients come and go. A leak is one for each request.
 MORE_DESCRIPTORS = 25
-MORE_CONNECTIONS = 15
+MORE_CONNECTIONS = 5
 OPEN_FOR_LONG = ("events",)
 
 
@@ -53,6 +53,7 @@ class Sample(NamedTuple):
 class Limits(NamedTuple):
     megabytes: float = 1.0  # of a worker, for 10,000 requests that it serves
     times_slower: float = 1.2  # p99 of the last tenth, of the first's after the warm-up
+    warm_up: float = 0.2  # The part of the time after which what grows once has grown.
 
 
 def soak(
@@ -61,6 +62,7 @@ def soak(
     seconds: float = 600,
     people: int = 20,
     rate: float = 3,
+    workers: int = 2,
     limits: Limits | None = None,
     wsgi: str = "chatstore.wsgi",
 ) -> Result:
@@ -71,7 +73,9 @@ def soak(
         tokens = migrate(url, users=2)
         given = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD}
         manage(url, "createsuperuser", "--noinput", "--username=admin", "--email=admin@example.com", **given)
-        with tempfile.TemporaryDirectory() as folder, serving(url, Path(folder) / "log", tokens, wsgi) as product:
+        with tempfile.TemporaryDirectory() as folder, serving(
+            url, Path(folder) / "log", tokens, wsgi, WEB_WORKERS=str(workers), DB_POOL_MIN="15"
+        ) as product:  # fmt: skip
             give_to_read(product, user=1)
             log = Path(folder) / "requests"
             with sampling(product, every=max(0.25, seconds / 600)) as samples:
@@ -80,8 +84,8 @@ def soak(
             logged = product.log_problems()
     finally:
         server.stop()
-    figures = Figures(asked, samples)
-    problems = figures.problems(limits or Limits())
+    figures = Figures(asked, samples, limits or Limits())
+    problems = figures.problems()
     return Result(
         "soak", seed, time.monotonic() - began,
         acknowledged=sum(each.name == "append" and not each.said for each in asked),
@@ -150,12 +154,12 @@ def sample_of(workers: list[psutil.Process], database: psycopg.Connection) -> Sa
 class Figures:
     """What the requests and the samples say, once it is warm."""
 
-    def __init__(self, asked: list[Asked], samples: list[Sample]) -> None:
+    def __init__(self, asked: list[Asked], samples: list[Sample], limits: Limits) -> None:
         if not asked or not samples:
             raise RuntimeError("nothing was measured")
         first, last = asked[0].ended, asked[-1].ended
-        self.warm = first + WARM_UP * (last - first)
-        self.asked, self.seconds = asked, last - first
+        self.warm = first + limits.warm_up * (last - first)
+        self.limits, self.asked, self.seconds = limits, asked, last - first
         self.samples = [sample for sample in samples if self.warm <= sample.at <= last]
         self.failures = [each for each in asked if each.said]
         self.workers = sorted({pid for sample in samples for pid in sample.memory})
@@ -180,11 +184,11 @@ class Figures:
             if each.name not in OPEN_FOR_LONG
             and self.warm + since * length <= each.ended <= self.warm + until * length
         ]
-        return quantiles(among, n=100)[98]
+        return quantiles(among, n=100)[98] if len(among) > 1 else 0.0
 
     @property
     def times_slower(self) -> float:
-        return self.p99(0.9, 1) / self.p99(0, 0.1)
+        return self.p99(0.9, 1) / max(1.0, self.p99(0, 0.1))
 
     def grown(self, counts: list[int]) -> int:
         """How much more there was at most in the last fifth than in the first."""
@@ -199,7 +203,8 @@ class Figures:
     def more_connections(self) -> int:
         return self.grown([sample.connections for sample in self.samples])
 
-    def problems(self, limits: Limits) -> list[str]:
+    def problems(self) -> list[str]:
+        limits = self.limits
         found = [f"{len(self.failures)} requests, such as: {each.said}" for each in self.failures[:1]]
         if len(self.samples[0].memory) != len(self.workers):
             found.append("a worker was replaced")
