@@ -51,7 +51,7 @@ class Sample(NamedTuple):
 
 
 class Limits(NamedTuple):
-    megabytes: float = 1.0  # of a worker, for 10,000 requests that it serves
+    megabytes: float = 1.0  # of a worker, for 10,000 requests
     times_slower: float = 1.2  # p99 of the last tenth, of the first's after the warm-up
     warm_up: float = 0.2  # The part of the time after which what grows once has grown.
 
@@ -166,9 +166,9 @@ class Figures:
 
     @property
     def slopes(self) -> list[float]:
-        """Megabytes that each worker grows by while it serves 10,000 requests."""
+        """Megabytes that each worker grows by while 10,000 requests are served."""
         ended = [each.ended for each in self.asked]
-        served = [bisect(ended, sample.at) / len(self.workers) for sample in self.samples]
+        served = [bisect(ended, sample.at) for sample in self.samples]
         return [
             linear_regression(served, [sample.memory.get(pid, 0) for sample in self.samples]).slope
             * (10_000 / MEGABYTE)
