@@ -13,12 +13,30 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from torture.backup import backup, backup_sqlite
+from torture.fault_points import fault_points
+from torture.lost_answers import lost_answers, lost_commits
+from torture.migrations import migrations_under_load
 from torture.postgres_kills import postgres_kills, postgres_too_early
 from torture.report import Result, table
+from torture.restarts import restarts
+from torture.retry_storm import retry_storm
+from torture.soak import soak
+from torture.worker_kills import worker_kills
 
 SCENARIOS: dict[str, Callable[[int], Result]] = {
     "postgres-killed": postgres_kills,
     "postgres-too-early": postgres_too_early,
+    "workers-killed": worker_kills,
+    "restarts": restarts,
+    "fault-points": fault_points,
+    "retry-storm": retry_storm,
+    "lost-answers": lost_answers,
+    "lost-commits": lost_commits,
+    "migrations": migrations_under_load,
+    "backup": backup,
+    "backup-sqlite": backup_sqlite,
+    "soak": soak,
 }
 
 

@@ -16,11 +16,10 @@ from typing import NamedTuple
 
 import psycopg
 
-from chatstore.environment import BASE_DIR
 from chatstore.testdatabase import SUPERUSER
 from torture.checker import Attempts
 from torture.postgres import KillablePostgres
-from torture.product import Product, manage, migrate, serving
+from torture.product import manage, migrate, serving
 from torture.report import Result
 from torture.writers import wait_for_writes, writing
 
@@ -90,7 +89,6 @@ def survive(
             with writing(product, mine, known, seed + 1, WRITERS):
                 wait_for_writes(known, writes // 4)
             result = Result.of(name, seed, began, product, mine, known)
-        check_store(product)
     result.notes.append(copied.said)
     return result
 
@@ -111,12 +109,6 @@ def names(url: str) -> set[str]:
             return {row[0] for row in file.execute("SELECT name FROM sqlite_master")}
     with psycopg.connect(url) as database:
         return {row[0] for row in database.execute(NAMES)}
-
-
-def check_store(product: Product) -> None:
-    """What the command that knows every rule says, where it is there. CalledProcessError."""
-    if any(BASE_DIR.glob("*/management/commands/check_store.py")):
-        manage(product.database_url, "check_store", DB_STATEMENT_TIMEOUT="0")
 
 
 def dump_and_restore(server: KillablePostgres, url: str, options: tuple[str, ...]) -> Copied:

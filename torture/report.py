@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from chatstore.environment import BASE_DIR
 from torture.checker import Attempts, Findings, check
-from torture.product import Product
+from torture.product import Product, environment
 
 COLUMNS = ("scenario", "seed", "seconds", "acknowledged", "kills", "lost", "duplicated", "other", "5xx", "503")
 
@@ -44,9 +47,9 @@ class Result:
         attempts: Attempts,
         kills: int = 0,
     ) -> Result:
-        """Check the store against the log, and the product's own log, too."""
+        """Check the store against the log of what was sent, by its own doctor, and the product's log."""
         found = check(product, sessions, attempts)
-        logged = product.log_problems()
+        wrong = [*check_store(product.database_url), *(f"{what} in the log" for what in product.log_problems())]
         return cls(
             scenario,
             seed,
@@ -55,10 +58,10 @@ class Result:
             kills,
             lost=found.counts["lost"],
             duplicated=found.counts["duplicated"],
-            other=others(found) + len(logged),
+            other=others(found) + len(wrong),
             errors=found.counts["errors"],
             unavailable=sum(attempt.status == 503 for attempt in attempts.all),
-            said=[*([str(found)] if found else []), *(f"{what} in the log" for what in logged)],
+            said=[*([str(found)] if found else []), *wrong[:5]],
         )
 
     @property
@@ -75,6 +78,16 @@ class Result:
             f"{self.seconds:.0f}",
             *(f"{count:,}" for count in [*counts, self.unavailable]),
         ]
+
+
+def check_store(database_url: str) -> list[str]:
+    """What `manage.py check_store` finds."""
+    command = [sys.executable, "manage.py", "check_store", "--verbosity", "0"]
+    done = subprocess.run(
+        command, cwd=BASE_DIR, env=environment(database_url), capture_output=True, text=True, check=False
+    )
+    found = done.stdout.splitlines()
+    return found if found or not done.returncode else [done.stderr.strip()]
 
 
 def others(found: Findings) -> int:

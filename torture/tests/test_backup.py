@@ -6,7 +6,7 @@ import pytest
 
 from torture.backup import NoDump, backup, backup_sqlite
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.torture, pytest.mark.once]
 
 
 def test_what_was_acknowledged_before_a_dump_is_restored() -> None:

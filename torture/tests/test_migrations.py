@@ -6,7 +6,7 @@ import pytest
 
 from torture.migrations import migrations_under_load
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.torture, pytest.mark.once]
 
 
 def test_no_writer_waits_behind_a_migration() -> None:

@@ -12,7 +12,8 @@ WORKERS = (1, 2)
 MEGABYTE = 2**20
 
 
-@pytest.mark.postgres
+@pytest.mark.torture
+@pytest.mark.once
 def test_nothing_is_kept_of_a_request() -> None:
     result = soak(1, seconds=10, people=8, rate=20, workers=1, limits=SHORT)
     assert result.is_clean, [result.said, result.notes]
