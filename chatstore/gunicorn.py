@@ -5,15 +5,18 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
-from typing import Any
+from typing import Any, Final
 
 from django.utils.module_loading import import_string
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
+from gunicorn.http.errors import InvalidHeader
 from gunicorn.workers.base import Worker
-from gunicorn.workers.gthread import ThreadWorker
 
+from chatstore.postgresql.base import BoundedConnection
 from chatstore.settings import ENVIRONMENT
+
+STALL_SECONDS: Final = 2
 
 
 class LoggerWithoutContent(Logger):
@@ -31,32 +34,10 @@ class LoggerWithoutContent(Logger):
         super().exception(msg, *(str(arg).partition("?")[0] for arg in args), **kwargs)
 
 
-class WorkerThatClosesItsPort(ThreadWorker):
-    """gunicorn's, which at its end takes no more connections, but keeps the port until its last answer: whoever
-    came meanwhile waited for seconds, and was reset."""
-
-    sockets: list[Any]
-
-    def set_accept_enabled(self, enabled: bool) -> None:
-        """At its end: take whoever waits at the port, and leave it. At a reload the master keeps it open."""
-        super().set_accept_enabled(enabled)
-        if not enabled and not self.alive:
-            for listener in self.sockets:
-                self.accept_all(listener)
-                listener.close()
-            self.sockets = []
-
-    def accept_all(self, listener: Any) -> None:
-        before = -1
-        while self.nr_conns > before:
-            before = self.nr_conns
-            self.accept(listener)
-
-
 logger_class = LoggerWithoutContent
 
 bind = f"{ENVIRONMENT.host}:{ENVIRONMENT.port}"
-worker_class = WorkerThatClosesItsPort
+worker_class = "chatstore.worker.Worker"
 workers = ENVIRONMENT.web_workers
 threads = ENVIRONMENT.web_threads
 # Each worker takes this many more than it has threads for; they wait, or are kept alive.
@@ -67,6 +48,8 @@ keepalive = 5
 limit_request_line = 8190
 # Access tokens with many permissions are long.
 limit_request_field_size = 16384
+# Files, too, are sent by what ends where nobody reads.
+sendfile = False
 control_socket_disable = True
 
 
@@ -78,11 +61,21 @@ def pre_fork(server: Arbiter, worker: Worker) -> None:
         worker.processor = min(sorted(os.sched_getaffinity(0)), key=taken.__getitem__)
 
 
+def pre_request(worker: Worker, request: Any) -> None:
+    """HTTP/1.1 wants a Host (RFC 9112, 3.2): who would route one without is not who answers it."""
+    if request.version >= (1, 1) and not any(name == "HOST" for name, _ in request.headers):
+        raise InvalidHeader("HOST", req=request)
+
+
 def post_worker_init(worker: Worker) -> None:
     """Each worker keeps its own turns from its start on. Not `chatstore.wsgi` does this: it is imported elsewhere,
     too. By name, since the keeper stands on models, which Django has only in the worker."""
     if hasattr(worker, "processor"):
         os.sched_setaffinity(0, {worker.processor})
+    if ENVIRONMENT.db_statement_timeout:
+        # PostgreSQL ends a statement itself; one that goes on beyond has nobody at the other end. Not for
+        # commands, some of which run statements without a limit.
+        BoundedConnection.longest = ENVIRONMENT.db_statement_timeout + STALL_SECONDS
     import_string("conversations.chat.keeper.keep_this_process")()
     # What is loaded by now stays: the garbage collector need not walk through it again and again, nor after every
     # 700 new objects, while a thousand streams wait.

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import IO, Any, cast
 
-from django.http import HttpRequest
+from django.db import connection
+from django.http import HttpRequest, UnreadablePostError
 from rest_framework import status
 from rest_framework.exceptions import APIException, UnsupportedMediaType
 from rest_framework.parsers import BaseParser
@@ -14,6 +15,9 @@ from rest_framework.request import Request
 
 from chatstore.http.negotiation import AlwaysJSON
 from chatstore.http.problems import Invalid
+
+# As in `chatstore.worker`.
+SMALL_BODY = 16 * 1024
 
 
 class PayloadTooLarge(APIException):
@@ -36,6 +40,7 @@ def refuse_constant(name: str) -> None:
 class StrictJSONParser(BaseParser):
     """RFC 8259 JSON in UTF-8, and an object at the top.
 
+    UnreadablePostError where the client went away in the middle: what came may be JSON all the same.
     Refused with 422: NaN and Infinity, the same key twice in one object, nesting and numbers beyond what
     Python parses, and anything but an object.
     """
@@ -45,8 +50,14 @@ class StrictJSONParser(BaseParser):
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
+        # What a body may take to arrive is nothing to wait for with one of the few connections.
+        if parser_context and is_slow(parser_context["request"]) and not connection.in_atomic_block:
+            connection.close()
+        sent = stream.read()
+        if parser_context and len(sent) < content_length(parser_context["request"]):
+            raise UnreadablePostError
         try:
-            text = stream.read().decode("utf-8")
+            text = sent.decode("utf-8")
             data = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=refuse_duplicates)
         except UnicodeDecodeError:
             raise Invalid("body", {"": ["The body is not UTF-8."]}, code="invalid_json") from None
@@ -69,6 +80,11 @@ def content_length(request: HttpRequest | Request) -> int:
         return int(request.META.get("CONTENT_LENGTH") or 0)
     except ValueError:
         return 0
+
+
+def is_slow(request: HttpRequest | Request) -> bool:
+    """Whether some of the body may still be on its way: small ones have come before we are asked."""
+    return content_length(request) > SMALL_BODY or "HTTP_EXPECT" in request.META
 
 
 def check_body(request: Request, limit: int) -> None:

@@ -269,6 +269,24 @@ def test_broken_chunks_are_the_clients_fault(server: int, alice: Caller, chunk: 
     assert not Session.objects.exists()
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("body", ['{"title": "Whole"}', ""])
+def test_a_body_that_is_cut_off_is_not_taken_for_a_whole_one(server: int, alice: Caller, body: str) -> None:
+    head = (
+        "POST /api/sessions/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {alice.token}\r\nContent-Length: {len(body) + 1}\r\n"
+    )
+    answer = raw(server, head, body)
+    assert b" 400 " in answer.partition(b"\r\n")[0]
+    assert b"incomplete_body" in answer
+    assert not Session.objects.exists()
+
+
+def test_http_1_1_wants_a_host(server: int) -> None:
+    assert b" 400 " in raw(server, "GET /health/live HTTP/1.1\r\n").partition(b"\r\n")[0]
+    assert b" 200 " in raw(server, "GET /health/live HTTP/1.0\r\n").partition(b"\r\n")[0]
+
+
 def raw(port: int, head: str, body: str = "") -> bytes:
     """What the server sends back for these bytes, after which nothing more comes."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as link:

@@ -14,6 +14,7 @@ from gunicorn.glogging import Logger
 
 from chatstore import gunicorn
 from chatstore.settings import ENVIRONMENT
+from chatstore.worker import Worker
 
 pytestmark = pytest.mark.once
 
@@ -56,7 +57,7 @@ def test_a_worker_that_ends_takes_whoever_waits_and_leaves_the_port() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()
     arguments: list[Any] = [1, os.getpid(), [listener], None, 30, config, Logger(config)]
-    worker: Any = gunicorn.WorkerThatClosesItsPort(*arguments)
+    worker: Any = Worker(*arguments)
     worker.enqueue_req = taken.append
     with selectors.DefaultSelector() as worker.poller:
         worker.set_accept_enabled(True)

@@ -1,0 +1,261 @@
+"""gunicorn's worker of threads, for clients that send or read slowly, on purpose or not.
+
+gunicorn's own gives a thread to each new connection, which then waits for the rest of a request without an end.
+Here the loop that accepts connections reads the heads of requests, as they come, and a thread takes over where one
+is whole. A body that does not arrive, and an answer that nobody reads, hold a thread for so long and no longer.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import selectors
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+# For what the loop reads of a request, in all.
+HEAD_SECONDS: Final = 10
+# That a thread waits for the rest of a request in all, and one second more for so many bytes that came.
+BODY_SECONDS: Final = 10
+# That one send may be blocked; a long piece gets one second more for so many bytes.
+SEND_SECONDS: Final = 30
+BYTES_PER_SECOND: Final = 16 * 1024
+LONG_PIECE: Final = 64 * 1024
+# Longer ones are for gunicorn to refuse, in a thread.
+MAX_HEAD: Final = 64 * 1024
+# For a client that is told to go.
+LEAVE_SECONDS: Final = 2
+# Of the threads, those that may wait for clients at once: the others serve whoever is quick.
+WAITING_SHARE: Final = 0.5
+
+# A body of so many bytes is read by the loop, too, unless its client waits to be asked for it.
+SMALL_BODY: Final = 16 * 1024
+LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,5})[ \t]*\r\n", re.IGNORECASE)
+NOT_WAITED_FOR: Final = re.compile(rb"\r\n(?:transfer-encoding|expect)[ \t]*:", re.IGNORECASE)
+# A head's last line, or a line that ends as none may: gunicorn says so at once.
+END_OF_HEAD: Final = re.compile(rb"\r\n\r\n|(?<!\r)\n")
+TRY_LATER: Final = (errno.EAGAIN, errno.ECONNABORTED, errno.EMFILE, errno.ENFILE)
+
+
+class Link(socket.socket):
+    """A client's connection, that a thread reads and writes. Where the client is too slow, or too many are slow at
+    once, ConnectionResetError: as if it had gone away."""
+
+    def __init__(self, accepted: socket.socket, places: threading.Semaphore) -> None:
+        super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        # Not settimeout, with which Python waits for the socket before each send.
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0))
+        self.places, self.is_given_up = places, False
+        self.begin_request()
+
+    def begin_request(self) -> None:
+        self.waited, self.received = 0.0, 0
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        limit = self.gettimeout()
+        if limit == 0:  # The loop, which never waits.
+            return super().recv(size, flags)
+        if limit:  # gunicorn, which reads what nobody wanted.
+            with self.waiting(limit):
+                return super().recv(size, flags)
+        try:
+            data = super().recv(size, flags | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            began = time.monotonic()
+            with self.waiting(BODY_SECONDS + self.received / BYTES_PER_SECOND - self.waited):
+                data = super().recv(size, flags)
+            self.waited += time.monotonic() - began
+        self.received += len(data)
+        return data
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        try:
+            sent = super().send(data, flags | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        if left := len(data) - sent:
+            with self.waiting(SEND_SECONDS + left / BYTES_PER_SECOND if left > LONG_PIECE else None):
+                super().sendall(memoryview(data)[sent:], flags)
+
+    @contextmanager
+    def waiting(self, seconds: float | None) -> Iterator[None]:
+        """Take one of the places of those who wait, and wait so long at most; without a limit, as long as one send
+        may take."""
+        if not self.places.acquire(blocking=False):
+            self.is_given_up = True
+            raise ConnectionResetError(errno.ECONNRESET, "Too many clients are slow.")
+        try:
+            self.settimeout(None if seconds is None else max(0.001, seconds))
+            yield
+        except (BlockingIOError, TimeoutError):
+            self.is_given_up = True
+            raise ConnectionResetError(errno.ECONNRESET, "The client is too slow.") from None
+        finally:
+            self.places.release()
+            self.settimeout(None)
+
+
+class Connection(TConn):
+    """A connection, and what has come of its next request while no thread has it."""
+
+    sock: Link
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.forget()
+
+    def forget(self) -> None:
+        self.head, self.searched, self.wanted, self.is_ready = bytearray(), 0, 0, False
+
+    def has_head(self) -> bool:
+        """Read what is there. Whether a thread can go on: with a whole head and a small body, with what is to be
+        refused, or with the end."""
+        if self.is_ready:
+            return True
+        if self.parser:
+            self.head += self.parser.unreader.take_buffered()
+        self.sock.setblocking(False)
+        while not self.ends():
+            try:
+                data = self.sock.recv(MAX_HEAD)
+            except BlockingIOError:
+                return False
+            except OSError:
+                break
+            if not data:
+                break
+            self.head += data
+        self.is_ready = True
+        return True
+
+    def ends(self) -> bool:
+        """Looks only at what is new, since a head may come byte by byte."""
+        if not self.wanted and (found := END_OF_HEAD.search(self.head, max(0, self.searched - 3))):
+            self.wanted = found.end() + small_body(bytes(self.head[: found.end()]))
+        self.searched = len(self.head)
+        return len(self.head) > MAX_HEAD or 0 < self.wanted <= len(self.head)
+
+    def begin_request(self) -> None:
+        """In a thread: hand over to gunicorn's parser what has been read."""
+        self.sock.setblocking(True)
+        self.sock.begin_request()
+        self.init()
+        self.parser.unreader.unread(bytes(self.head))
+        self.forget()
+
+
+def small_body(head: bytes) -> int:
+    """The length of the body that the loop waits for, after this head; 0 for none."""
+    found = None if NOT_WAITED_FOR.search(head) else LENGTH.search(head)
+    length = int(found[1]) if found else 0
+    return length if length <= SMALL_BODY else 0
+
+
+class Worker(ThreadWorker):
+    sockets: list[Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.places = threading.Semaphore(max(1, int(self.cfg.threads * WAITING_SHARE)))
+        self.leaving: deque[Connection] = deque()
+
+    def accept(self, listener: Any) -> None:
+        try:
+            accepted, address = listener.accept()
+        except OSError as error:
+            if error.errno not in TRY_LATER:
+                raise
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                time.sleep(0.05)  # Until others have ended.
+            return
+        self.nr_conns += 1
+        self.enqueue_req(Connection(self.cfg, Link(accepted, self.places), address, listener.getsockname()))
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """At its end: take whoever waits at the port, and leave it. gunicorn's own keeps it until its last answer, and
+        whoever comes meanwhile waits for seconds and is reset. At a reload the master keeps it open."""
+        super().set_accept_enabled(enabled)
+        if not enabled and not self.alive:
+            for listener in self.sockets:
+                self.accept_all(listener)
+                listener.close()
+            self.sockets = []
+
+    def accept_all(self, listener: Any) -> None:
+        before = -1
+        while self.nr_conns > before:
+            before = self.nr_conns
+            self.accept(listener)
+
+    def enqueue_req(self, conn: Connection) -> None:
+        """Give the connection to a thread as soon as the head of a request is there."""
+        if conn.has_head():
+            super().enqueue_req(conn)
+            return
+        conn.timeout = time.monotonic() + HEAD_SECONDS
+        self.pending_conns.append(conn)
+        more = partial(self.on_pending_socket_readable, conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, more)
+
+    def on_pending_socket_readable(self, conn: Connection, client: Any) -> None:
+        if conn.has_head():
+            super().on_pending_socket_readable(conn, client)
+
+    def handle(self, conn: Connection) -> Any:
+        """In a thread: one request. Whether another one may follow."""
+        conn.begin_request()
+        return super().handle(conn)
+
+    def finish_request(self, conn: Connection, fs: Any) -> None:
+        """gunicorn's own waits two seconds for each client that is told to go, and nobody else is served."""
+        if conn.sock.is_given_up or fs.cancelled() or fs.exception():
+            self.end(conn)
+        elif fs.result():
+            super().finish_request(conn, fs)
+        else:
+            self.take_leave(conn)
+
+    def take_leave(self, conn: Connection) -> None:
+        """Say that no more comes, and read what the client still sends: a reset could take the answer from it."""
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.end(conn)
+            return
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + LEAVE_SECONDS
+        self.leaving.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_leaving_socket_readable, conn))
+
+    def on_leaving_socket_readable(self, conn: Connection, client: Any) -> None:
+        try:
+            is_gone = not conn.sock.recv(LONG_PIECE)
+        except BlockingIOError:
+            return
+        except OSError:
+            is_gone = True
+        if is_gone:
+            self.leaving.remove(conn)
+            self.poller.unregister(conn.sock)
+            self.end(conn)
+
+    def murder_pending(self) -> None:
+        super().murder_pending()
+        now = time.monotonic()
+        while self.leaving and self.leaving[0].timeout <= now:
+            conn = self.leaving.popleft()
+            self.poller.unregister(conn.sock)
+            self.end(conn)
+
+    def end(self, conn: Connection) -> None:
+        self.nr_conns -= 1
+        conn.close()
