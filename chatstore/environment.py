@@ -426,6 +426,17 @@ SQLITE_OPTIONS = {
 }
 
 
+# A connection that is never made ends after two seconds. Where the network has swallowed one, what was sent is
+# given up after five, and one that waits or is idle after some fifteen. On a Unix socket they count for nothing.
+TCP_OPTIONS = {
+    "connect_timeout": 2,
+    "tcp_user_timeout": 5000,  # Milliseconds.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+
+
 def postgresql(environment: Environment, options: dict[str, Any]) -> dict[str, Any]:
     """The backend, the pool and timeouts, merged into what DATABASE_URL already asks for."""
     through_pooler = environment.db_pooler == "transaction"
@@ -435,10 +446,14 @@ def postgresql(environment: Environment, options: dict[str, Any]) -> dict[str, A
             "max_size": environment.db_pool_max,
             "timeout": environment.db_pool_timeout,
             "max_lifetime": environment.db_pool_max_lifetime,
+            # By itself the pool tries again after 1, 2, 4, 8 ... seconds, for five minutes: requests would go on
+            # failing once PostgreSQL is back. Having given up, it tries again for the next request.
+            "reconnect_timeout": 1,
         },
         "prepare_threshold": None,  # What is to be prepared, the backend knows.
     }
-    merged.setdefault("connect_timeout", 2)
+    for name, value in TCP_OPTIONS.items():
+        merged.setdefault(name, value)
     merged.setdefault("application_name", environment.service_name)
     if not through_pooler:
         timeouts = (

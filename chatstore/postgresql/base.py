@@ -7,7 +7,7 @@ And a query that is asked again and again can be planned once in a connection: `
 from __future__ import annotations
 
 import select
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db.backends.postgresql import base, operations
 from django.db.backends.postgresql.psycopg_any import get_adapters_template
@@ -26,6 +26,23 @@ def adapters_of_bound() -> AdaptersMap:
     if loader := adapters.get_loader(adapters.types["timestamptz"].oid, pq.Format.TEXT):
         found.register_loader("timestamptz", loader)
     return found
+
+
+class BoundedConnection(Connection[Any]):
+    """Waits for its server so long and no longer, where somebody has said how long (`longest`, in seconds).
+
+    A server that holds its connections open and says nothing (a machine that stands still, a proxy that does) is
+    noticed by nothing else: its own `statement_timeout` stands still with it, and TCP finds nothing amiss.
+    """
+
+    longest: ClassVar[float | None] = None
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        try:
+            return super().wait(gen, interval, self.longest if timeout is None else timeout)
+        except errors._WaitTimeout:
+            self.pgconn.finish()  # What it was asked may still be answered, to nobody.
+            raise OperationalError("the server does not answer") from None
 
 
 class BoundCursor(base.CursorMixin, Cursor[Any]):
@@ -66,6 +83,13 @@ class DatabaseOperations(operations.DatabaseOperations):
 class DatabaseWrapper(base.DatabaseWrapper):
     ops_class = DatabaseOperations
     SchemaEditorClass = DatabaseSchemaEditor
+
+    @property
+    def pool(self) -> ConnectionPool[Any] | None:
+        found: ConnectionPool[Any] | None = super().pool
+        if found:
+            found.connection_class = BoundedConnection
+        return found
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection[Any]:
         """A connection that is alive. Where PostgreSQL has gone, what it said last waits in the socket."""

@@ -80,10 +80,19 @@ def test_without_a_url_it_is_an_sqlite_file_with_safe_options(monkeypatch: pytes
 def test_postgresql_gets_a_checked_pool_and_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = databases(environment(monkeypatch, DATABASE_URL="postgresql://u:p@h/chat?sslmode=require"))["default"]
     options = entry["OPTIONS"]
-    assert options["pool"] == {"min_size": 2, "max_size": 15, "timeout": 1.5, "max_lifetime": 3600}
+    assert options["pool"] == {
+        "min_size": 2, "max_size": 15, "timeout": 1.5, "max_lifetime": 3600, "reconnect_timeout": 1,
+    }  # fmt: skip
     assert options["options"] == "-c statement_timeout=10000 -c lock_timeout=1500 -c jit=off"
     assert options["sslmode"] == "require"
     assert entry["ENGINE"] == "chatstore.postgresql"  # It looks at connections before they are used.
+
+
+def test_a_lost_connection_is_noticed_and_a_url_may_say_when(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "postgresql://u:p@h/chat?tcp_user_timeout=9000"
+    options = databases(environment(monkeypatch, DATABASE_URL=url))["default"]["OPTIONS"]
+    assert (options["connect_timeout"], options["keepalives_idle"]) == (2, 10)
+    assert int(options["tcp_user_timeout"]) == 9000
 
 
 def test_behind_a_transaction_pooler_no_options_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:

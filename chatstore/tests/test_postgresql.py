@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 
-from chatstore.postgresql.base import BoundCursor, PreparedCursor
+from chatstore.postgresql.base import BoundCursor, BoundedConnection, PreparedCursor
 from conftest import Caller
 from conversations.api import queries
 from conversations.models import Session
@@ -80,3 +80,18 @@ def test_a_connection_that_has_died_in_the_pool_is_replaced(alice: Caller) -> No
     connection.close()
     time.sleep(0.2)
     assert [alice.get("/api/me/").status_code for _ in range(8)] == [200] * 8
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_server_that_does_not_answer_is_given_up(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedConnection, "longest", 0.2)
+    with pytest.raises(OperationalError), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(5)")
+    monkeypatch.undo()
+    connection.close()
+    assert alice.get("/api/me/").status_code == 200
+
+
+def test_nobody_has_said_how_long() -> None:
+    """Commands wait as long as it takes."""
+    assert BoundedConnection.longest is None
