@@ -45,6 +45,7 @@ class Attempt:
     made: tuple[tuple[int, int], ...] = ()  # id and position of each message
     is_replay: bool = False
     error: str = ""  # Where no whole answer came: the name of what the client got instead.
+    retry_after: str = ""
 
     @property
     def is_acknowledged(self) -> bool:

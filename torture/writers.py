@@ -61,12 +61,18 @@ def send_once(client: Client, write: Write, attempts: Attempts) -> Attempt:
     if answer and answer.status in (200, 201):
         rows = answer.body if isinstance(answer.body, list) else [answer.body]
         made = tuple((row["id"], row["position"]) for row in rows)
-    status, is_replay, ended = (
-        answer.status if answer else None,
-        bool(answer and answer.is_replay),
-        time.monotonic(),
+    attempt = Attempt(
+        write.session,
+        write.key,
+        write.digests,
+        started,
+        ended=time.monotonic(),
+        status=answer.status if answer else None,
+        made=made,
+        is_replay=bool(answer and answer.is_replay),
+        error=error,
+        retry_after=answer.headers.get("retry-after", "") if answer else "",
     )
-    attempt = Attempt(write.session, write.key, write.digests, started, ended, status, made, is_replay, error)
     attempts.note(attempt)
     return attempt
 
