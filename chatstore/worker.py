@@ -26,10 +26,9 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 HEAD_SECONDS: Final = 10
 # That a thread waits for the rest of a request in all, and one second more for so many bytes that came.
 BODY_SECONDS: Final = 10
-# That one send may be blocked; a long piece gets one second more for so many bytes.
+# That one send may be blocked, and all of a piece in all, with one second more for so many bytes.
 SEND_SECONDS: Final = 30
 BYTES_PER_SECOND: Final = 16 * 1024
-LONG_PIECE: Final = 64 * 1024
 # Longer ones are for gunicorn to refuse, in a thread.
 MAX_HEAD: Final = 64 * 1024
 # For a client that is told to go.
@@ -82,14 +81,18 @@ class Link(socket.socket):
             sent = super().send(data, flags | socket.MSG_DONTWAIT)
         except BlockingIOError:
             sent = 0
-        if left := len(data) - sent:
-            with self.waiting(SEND_SECONDS + left / BYTES_PER_SECOND if left > LONG_PIECE else None):
-                super().sendall(memoryview(data)[sent:], flags)
+        if left := memoryview(data)[sent:]:
+            until = time.monotonic() + SEND_SECONDS + len(left) / BYTES_PER_SECOND
+            with self.waiting(None):
+                while left and time.monotonic() < until:
+                    left = left[super().send(left, flags) :]
+                if left:
+                    raise TimeoutError
 
     @contextmanager
     def waiting(self, seconds: float | None) -> Iterator[None]:
-        """Take one of the places of those who wait, and wait so long at most; without a limit, as long as one send
-        may take."""
+        """Take one of the places of those who wait, and wait so long at most; None where the socket's own limit of
+        a send (SO_SNDTIMEO) counts."""
         if not self.places.acquire(blocking=False):
             self.is_given_up = True
             raise ConnectionResetError(errno.ECONNRESET, "Too many clients are slow.")
@@ -238,7 +241,7 @@ class Worker(ThreadWorker):
 
     def on_leaving_socket_readable(self, conn: Connection, client: Any) -> None:
         try:
-            is_gone = not conn.sock.recv(LONG_PIECE)
+            is_gone = not conn.sock.recv(MAX_HEAD)
         except BlockingIOError:
             return
         except OSError:

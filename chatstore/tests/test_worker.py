@@ -1,0 +1,85 @@
+"""How long gunicorn's threads wait for clients. torture/tests/test_slow.py tries it with many."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from chatstore import worker
+from chatstore.worker import Link, small_body
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture
+def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Link, socket.socket]]:
+    """A server's side with one place to wait, and its client."""
+    monkeypatch.setattr(worker, "SEND_SECONDS", 1)
+    monkeypatch.setattr(worker, "BODY_SECONDS", 0.5)
+    ours, theirs = socket.socketpair()
+    with closing(Link(ours, threading.Semaphore(1))) as link, closing(theirs):
+        yield link, theirs
+
+
+def test_what_does_not_come_is_given_up(pair: tuple[Link, socket.socket]) -> None:
+    link, client = pair
+    client.sendall(b"a")
+    assert link.recv(10) == b"a"
+    with pytest.raises(ConnectionResetError):
+        link.recv(10)
+    assert link.is_given_up
+
+
+def test_a_byte_now_and_then_does_not_help(pair: tuple[Link, socket.socket]) -> None:
+    link, client = pair
+    ended = threading.Event()
+
+    def trickle() -> None:
+        while not ended.wait(0.1):
+            client.sendall(b"a")
+
+    sender = threading.Thread(target=trickle)
+    sender.start()
+    try:
+        with pytest.raises(ConnectionResetError):
+            [link.recv(10) for _ in range(100)]
+    finally:
+        ended.set()
+        sender.join()
+
+
+def test_what_is_not_read_is_given_up(pair: tuple[Link, socket.socket]) -> None:
+    link, _ = pair
+    began = time.monotonic()
+    with pytest.raises(ConnectionResetError):
+        link.sendall(b"a" * 10_000_000)
+    assert time.monotonic() - began >= 1
+
+
+def test_one_too_many_is_given_up_at_once(pair: tuple[Link, socket.socket]) -> None:
+    link, client = pair
+    link.places.acquire()
+    client.sendall(b"a")
+    assert link.recv(10) == b"a"  # Nothing to wait for.
+    with pytest.raises(ConnectionResetError, match="Too many"):
+        link.recv(10)
+
+
+@pytest.mark.parametrize(
+    ("fields", "length"),
+    [
+        ("content-LENGTH:  16384 ", 16_384),
+        ("Content-Length: 16385", 0),
+        ("Content-Length: 9999999", 0),
+        ("Content-Length: 5\r\nExpect: 100-continue", 0),
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked", 0),
+        ("X-Content-Length: 5", 0),
+    ],
+)
+def test_which_bodies_the_loop_waits_for(fields: str, length: int) -> None:
+    assert small_body(f"POST / HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n".encode()) == length
