@@ -184,8 +184,8 @@ class Worker(ThreadWorker):
         self.enqueue_req(Connection(self.cfg, Link(accepted, self.places), address, listener.getsockname()))
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """At its end: take whoever waits at the port, and leave it. gunicorn's own keeps it until its last answer, and
-        whoever comes meanwhile waits for seconds and is reset. At a reload the master keeps it open."""
+        """At its end: take whoever waits at the port, and leave it. gunicorn's own keeps it until its last answer,
+        and whoever comes meanwhile waits for seconds and is reset. At a reload the master keeps it open."""
         super().set_accept_enabled(enabled)
         if not enabled and not self.alive:
             for listener in self.sockets:
