@@ -12,7 +12,7 @@ from torture.http_edge import odd_answers, odd_requests, slow_clients
 from torture.product import Product
 from torture.slow_database import Stage, Times, locked_session, staged, stalled, stopped, unanswered
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.torture, pytest.mark.once]
 # `noise` and `ratio` are for a busy machine: what starves or hangs takes longer than both.
 TIMES = Times(statement=1, stall=5, stop=3, recovery=2.5, window=1, lock=2.5, noise=2, ratio=0.2)
 THREADS = 20
