@@ -15,12 +15,15 @@ from collections.abc import Callable
 
 from torture.backup import backup, backup_sqlite
 from torture.fault_points import fault_points
+from torture.fuzz import fuzz
+from torture.http_edge import http_edge
 from torture.lost_answers import lost_answers, lost_commits
 from torture.migrations import migrations_under_load
 from torture.postgres_kills import postgres_kills, postgres_too_early
 from torture.report import Result, table
 from torture.restarts import restarts
 from torture.retry_storm import retry_storm
+from torture.slow_database import slow_database
 from torture.soak import soak
 from torture.worker_kills import worker_kills
 
@@ -33,6 +36,9 @@ SCENARIOS: dict[str, Callable[[int], Result]] = {
     "retry-storm": retry_storm,
     "lost-answers": lost_answers,
     "lost-commits": lost_commits,
+    "slow-database": slow_database,
+    "http-edge": http_edge,
+    "fuzz": fuzz,
     "migrations": migrations_under_load,
     "backup": backup,
     "backup-sqlite": backup_sqlite,

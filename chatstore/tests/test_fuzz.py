@@ -1,6 +1,6 @@
 """Random requests drawn from the OpenAPI document: no 5xx, no answer that it does not tell, none of another shape.
 
-`python -m torture.fuzz` runs this with more requests and another seed.
+`make torture TORTURE=fuzz` runs this with more requests and another seed.
 """
 
 from __future__ import annotations
