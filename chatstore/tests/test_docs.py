@@ -88,3 +88,10 @@ def test_the_settings_of_the_pages_can_be_used(block: str) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((BASE_DIR / "README.md").read_text().splitlines()) < 120
+
+
+def test_the_tests_that_the_promises_name_are_there() -> None:
+    named = re.findall(r"`(\w+/tests/test_\w+\.py)::(test_\w+)`", (BASE_DIR / "docs/reliability.md").read_text())
+    assert len(named) >= 15
+    for file, test in named:
+        assert f"\ndef {test}(" in (BASE_DIR / file).read_text(), test
