@@ -5,9 +5,9 @@ BIN := .venv/bin
 MANAGE := $(BIN)/python manage.py
 PEER := .development/peer
 NPM_FOLDER := accounts/tests/better_auth
-# Tests that mostly wait, for a browser or a server: beside the others they cost little. The last one searches what
-# its own run has said.
-WAITING := browser or torture
+# Tests that mostly wait, for a browser, a server or each other: beside the rest they cost little. The last test of a
+# run searches what that run has said.
+WAITING := browser or torture or waits
 
 .PHONY: help run dev test check fix migrate migrate-create migrate-rollback screenshots lock bench torture clean
 
@@ -23,11 +23,14 @@ dev: .venv/installed migrate ## The same, starting again at every change of the 
 	@exec $(BIN)/gunicorn -c python:chatstore.gunicorn --reload chatstore.wsgi
 
 test: .venv/installed-dev $(NPM_FOLDER)/node_modules/.installed ## Every test, on SQLite and on a PostgreSQL started for it
-	@mkdir -p .development; echo "On SQLite and in browsers, beside PostgreSQL: what they say comes last."; \
-	$(BIN)/python -m pytest --database sqlite -m "not ($(WAITING))" >.development/sqlite-tests.log 2>&1 & sqlite=$$!; \
-	$(BIN)/python -m pytest --database sqlite -m "$(WAITING) or last" >.development/waiting-tests.log 2>&1 & waiting=$$!; \
-	$(BIN)/python -m pytest --database postgresql; failed=$$?; \
+	@mkdir -p .development; echo "Four runs beside each other; what the other three say comes last."; \
+	run() { $(BIN)/python -m pytest --database "$$1" -m "$$2" >".development/$$3-tests.log" 2>&1; }; \
+	run postgresql "$(WAITING) or last" waiting & waiting=$$!; \
+	run sqlite "$(WAITING) or last" browser & browser=$$!; \
+	run sqlite "not ($(WAITING))" sqlite & sqlite=$$!; \
+	$(BIN)/python -m pytest --database postgresql -m "not ($(WAITING))"; failed=$$?; \
 	wait $$waiting; failed=$$((failed | $$?)); cat .development/waiting-tests.log; \
+	wait $$browser; failed=$$((failed | $$?)); cat .development/browser-tests.log; \
 	wait $$sqlite; failed=$$((failed | $$?)); cat .development/sqlite-tests.log; exit $$failed
 
 check: .venv/installed-dev ## Lint, types, missing migrations and those that lock, drift of what is generated

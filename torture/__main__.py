@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from torture.backup import backup, backup_sqlite
 from torture.fault_points import fault_points
-from torture.fuzz import fuzz
+from torture.fuzz import fuzz, hostile
 from torture.http_edge import http_edge
 from torture.lost_answers import lost_answers, lost_commits
 from torture.migrations import migrations_under_load
@@ -39,6 +39,7 @@ SCENARIOS: dict[str, Callable[[int], Result]] = {
     "slow-database": slow_database,
     "http-edge": http_edge,
     "fuzz": fuzz,
+    "hostile-values": hostile,
     "migrations": migrations_under_load,
     "backup": backup,
     "backup-sqlite": backup_sqlite,

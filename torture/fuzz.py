@@ -1,6 +1,5 @@
-"""Random requests drawn from the OpenAPI document, as `make test` sends them, but more of them (promise 8).
-
-Runs that test on a PostgreSQL and a server of its own, with this many requests and this seed.
+"""Random requests drawn from the OpenAPI document, and hostile values in every field (promise 8): the tests that
+`make test` runs with few of both, with all of them.
 """
 
 from __future__ import annotations
@@ -14,27 +13,42 @@ import time
 from chatstore.environment import BASE_DIR
 from torture.report import Result
 
-TEST = "chatstore/tests/test_fuzz.py::test_every_answer_is_as_the_document_tells"
+DRAWN = "chatstore/tests/test_fuzz.py::test_every_answer_is_as_the_document_tells"
 # The last line of its table: requests, server errors, undocumented answers, wrong schemas, anything else.
 SUMS = re.compile(r"^all +(\d+) +(\d+) +(\d+) +(\d+) +(\d+)$", re.MULTILINE)
+HOSTILE = "conversations/tests/test_hostile_walk.py"
+TESTS = re.compile(r"(\d+) passed")
 
 
 def fuzz(seed: int, *, cases: int = 10_000) -> Result:
     """So many requests at least."""
     began = time.monotonic()
-    command = [sys.executable, "-m", "pytest", "--capture", "no", "--override-ini", "timeout=0", TEST]
-    done = subprocess.run(
-        command,
-        cwd=BASE_DIR,
-        env={**os.environ, "FUZZ_CASES": str(cases), "FUZZ_SEED": str(seed)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = tested(DRAWN, FUZZ_CASES=str(cases), FUZZ_SEED=str(seed))
     sums = SUMS.search(done.stdout)
     sent, errors, *others = map(int, sums.groups()) if sums else (0, 0)
     result = Result("fuzz", seed, time.monotonic() - began, other=sum(others), errors=errors)
     result.notes.append(f"{sent:,} requests")
-    if done.returncode:
+    if done.returncode or not sent:
         result.said += done.stdout.splitlines()[-40:]
     return result
+
+
+def hostile(seed: int) -> Result:
+    """Every value in every field, on both databases. There is nothing to choose: the seed counts for nothing."""
+    began = time.monotonic()
+    result = Result("hostile values", seed, 0)
+    for database in ("postgresql", "sqlite"):
+        done = tested(HOSTILE, "--database", database, HOSTILE="all")
+        passed = TESTS.search(done.stdout)
+        result.notes.append(f"{database}: {passed[0] if passed else 'nothing passed'}")
+        if done.returncode or not passed:
+            result.said += done.stdout.splitlines()[-40:]
+    result.seconds = time.monotonic() - began
+    return result
+
+
+def tested(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "--capture", "no", "--override-ini", "timeout=0", *words]
+    return subprocess.run(
+        command, cwd=BASE_DIR, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from random import Random
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from conftest import Caller, caller, member, new_message, new_session
 from conversations import services
 from conversations.models import Message
 
+CALLERS = ("owner", "admin", "stranger")
 # What no schema says: a 422 that tells one of these is right, however well-formed the request was.
 BEYOND_A_SCHEMA = {
     "Is not a cursor of this list with these filters.": "a cursor is made by the server",
@@ -97,7 +98,7 @@ def furnished() -> World:
         "span": ["step-1"],
         "tool": ["search"],
     }
-    return World({"owner": alice, "admin": carol, "stranger": mallory}, known)
+    return World(dict(zip(CALLERS, (alice, carol, mallory), strict=True)), known)
 
 
 # The word in `World.known` for a parameter or field; `ref` is named by the folder before it.
@@ -124,7 +125,7 @@ def folder_of(path: str) -> str:
     return path.partition("/{ref}")[0].rpartition("/")[2]
 
 
-def config(port: int, token: str, examples: int, seed: int) -> SchemathesisConfig:
+def config(port: int, token: str, examples: int, seed: int, *, edges: bool) -> SchemathesisConfig:
     return SchemathesisConfig.from_dict(
         {
             "seed": seed,
@@ -132,6 +133,7 @@ def config(port: int, token: str, examples: int, seed: int) -> SchemathesisConfi
             "headers": {"Authorization": f"Bearer {token}"},
             "request-timeout": 10,
             "continue-on-failure": True,
+            "phases": {"coverage": {"enabled": edges}},
             "generation": {
                 "max-examples": examples,
                 "no-shrink": True,
@@ -146,12 +148,16 @@ def config(port: int, token: str, examples: int, seed: int) -> SchemathesisConfi
     )
 
 
-def fuzzed(world: World, port: int, document: Any, examples: int, seed: int) -> Run:
-    """Ask as each caller what the document tells: examples, the edges of each value, `examples` random requests
-    to each operation, and walks from one operation to the next. All checks of Schemathesis are on."""
+def fuzzed(
+    world: World, port: int, document: Any, examples: int, seed: int, edges_by: Collection[str] = CALLERS
+) -> Run:
+    """Ask as each caller what the document tells: examples, the edges of each value (`edges_by` these callers),
+    `examples` random requests to each operation, and walks from one operation to the next. All checks of
+    Schemathesis are on."""
     run = Run(Counter(), Counter(), [])
     for who, person in world.callers.items():
-        schema = schemathesis.openapi.from_dict(document, config=config(port, person.token, examples, seed))
+        how = config(port, person.token, examples, seed, edges=who in edges_by)
+        schema = schemathesis.openapi.from_dict(document, config=how)
         hooked(schema, world.known, Random(seed))
         for event in from_schema(schema).execute():
             if isinstance(event, events.FatalError):

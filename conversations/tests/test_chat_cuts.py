@@ -22,7 +22,7 @@ from conversations.tests.chat_clients import Stream, text_of, types, wait_until
 from conversations.tests.scripted import SCRIPTED, Step, flood, paced, pause, script, text, tool, tool_done
 from conversations.tests.turns import is_exact
 
-pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.waits, pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 
 
 def story(parts: int) -> list[Step]:

@@ -29,7 +29,7 @@ from conversations.tests.chat_clients import (
 )
 from conversations.tests.scripted import GATE, gate, paced, pause, script, text, tool, tool_done
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.waits, pytest.mark.django_db(transaction=True)]
 
 assistant = chat_clients.assistant
 place = chat_clients.place

@@ -28,7 +28,7 @@ from conversations.tests.chat_clients import (
 )
 from conversations.tests.scripted import GATE, gate, pause, script, text, tool
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.waits, pytest.mark.django_db(transaction=True)]
 
 assistant = chat_clients.assistant
 server = chat_clients.server

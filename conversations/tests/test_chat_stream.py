@@ -34,7 +34,7 @@ from conversations.tests.chat_clients import (
 )
 from conversations.tests.scripted import GATE, SCRIPTED, STORY, fail, gate, paced, pause, script, text
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.waits, pytest.mark.django_db(transaction=True)]
 
 assistant = chat_clients.assistant
 server = chat_clients.server

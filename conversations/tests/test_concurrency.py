@@ -19,7 +19,7 @@ from conftest import Caller, new_message, new_session
 from conversations import services
 from conversations.models import Message, Session
 
-pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.waits, pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 
 T = TypeVar("T")
 THREADS = 16

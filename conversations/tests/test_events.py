@@ -22,7 +22,7 @@ from conversations import services
 from conversations.chat.events import place_of
 from conversations.models import Message, Session
 
-pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.waits, pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 
 SLOW = "conversations.tests.test_events.Slow"
 TIMEOUT = 20

@@ -21,7 +21,7 @@ from conversations.chat.feed import Watcher, look
 from conversations.models import Message, Session, Turn
 from conversations.tests.turns import begin, expire, mark, running, say, status
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.waits, pytest.mark.django_db(transaction=True)]
 
 Event = dict[str, Any]
 

@@ -57,6 +57,8 @@ from openai import APIStatusError, AsyncOpenAI
 
 from conversations.chat.openai_agents import NeedsApproval, OpenAIAgents
 
+pytestmark = pytest.mark.waits
+
 HERE = "conversations.tests.test_openai_agents"
 ASSISTANT = "conversations.chat.openai_agents.OpenAIAgents"
 KEY = "sk-Quagmire-7431-Xylophone"
