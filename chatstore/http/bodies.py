@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import IO, Any, cast
 
 from django.db import connection
-from django.http import HttpRequest, UnreadablePostError
+from django.http import HttpRequest
 from rest_framework import status
 from rest_framework.exceptions import APIException, UnsupportedMediaType
 from rest_framework.parsers import BaseParser
@@ -40,7 +40,8 @@ def refuse_constant(name: str) -> None:
 class StrictJSONParser(BaseParser):
     """RFC 8259 JSON in UTF-8, and an object at the top.
 
-    UnreadablePostError where the client went away in the middle: what came may be JSON all the same.
+    UnreadablePostError where the client went away in the middle (`chatstore.http.chunked`): what came may be JSON
+    all the same.
     Refused with 422: NaN and Infinity, the same key twice in one object, nesting and numbers beyond what
     Python parses, and anything but an object.
     """
@@ -54,8 +55,6 @@ class StrictJSONParser(BaseParser):
         if parser_context and is_slow(parser_context["request"]) and not connection.in_atomic_block:
             connection.close()
         sent = stream.read()
-        if parser_context and len(sent) < content_length(parser_context["request"]):
-            raise UnreadablePostError
         try:
             text = sent.decode("utf-8")
             data = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=refuse_duplicates)

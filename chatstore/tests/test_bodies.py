@@ -13,6 +13,7 @@ import pytest
 from django.conf import settings
 from django.test import RequestFactory
 
+from accounts.models import User
 from chatstore.tests.serving import fetch, own_database_url, serving
 from chatstore.wsgi import application
 from conftest import Caller
@@ -280,6 +281,23 @@ def test_a_body_that_is_cut_off_is_not_taken_for_a_whole_one(server: int, alice:
     assert b" 400 " in answer.partition(b"\r\n")[0]
     assert b"incomplete_body" in answer
     assert not Session.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("missing", "has_logged_in"), [(0, True), (1, False), (20_000, False)])
+def test_a_form_that_is_cut_off_is_refused(server: int, missing: int, *, has_logged_in: bool) -> None:
+    """The admin's, too."""
+    User.objects.create_superuser("boss", "boss@example.com", "a password")
+    token = "a" * 32
+    form = f"csrfmiddlewaretoken={token}&username=boss&password=a+password"
+    head = (
+        f"POST /admin/login/ HTTP/1.1\r\nHost: localhost\r\nCookie: csrftoken={token}\r\n"
+        f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(form) + missing}\r\n"
+    )
+    answer = raw(server, head, form)
+    assert (b" 302 " in answer.partition(b"\r\n")[0]) is has_logged_in
+    assert (b"sessionid" in answer) is has_logged_in
+    assert b" 5" not in answer.partition(b"\r\n")[0]
 
 
 def test_http_1_1_wants_a_host(server: int) -> None:
