@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import re
 import selectors
+import signal
 import socket
 import struct
 import threading
@@ -170,6 +171,13 @@ class Worker(ThreadWorker):
         super().__init__(*args, **kwargs)
         self.places = threading.Semaphore(max(1, int(self.cfg.threads * WAITING_SHARE)))
         self.leaving: deque[Connection] = deque()
+
+    def is_parent_alive(self) -> bool:
+        """Where the first process is gone, end as at a SIGTERM. gunicorn's own goes on with the connections that
+        it has, says nothing to its clients, and holds the port, so that no other can take its place."""
+        if not super().is_parent_alive():
+            signal.raise_signal(signal.SIGTERM)
+        return True
 
     def accept(self, listener: Any) -> None:
         try:

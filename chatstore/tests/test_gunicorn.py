@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import signal
 import socket
 from types import SimpleNamespace
 from typing import Any
@@ -51,13 +52,32 @@ def test_without_the_setting_the_system_chooses() -> None:
     assert not hasattr(forked({}), "processor")
 
 
+def worker_of(parent: int, *listeners: socket.socket) -> Any:
+    config = Config()
+    arguments: list[Any] = [1, parent, listeners, None, 30, config, Logger(config)]
+    return Worker(*arguments)
+
+
+@pytest.mark.parametrize(("is_gone", "signals"), [(False, []), (True, [signal.SIGTERM])])
+def test_a_worker_ends_as_at_a_sigterm_where_the_first_process_is_gone(is_gone: bool, signals: list[int]) -> None:
+    """So that the port is free, running replies end, and clients are told."""
+    seen: list[int] = []
+    worker = worker_of(os.getpid() if is_gone else os.getppid())
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    try:
+        assert worker.is_parent_alive()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        worker.tmp.close()
+    assert seen == signals
+
+
 def test_a_worker_that_ends_takes_whoever_waits_and_leaves_the_port() -> None:
     """Whoever comes later is refused at once."""
-    config, taken = Config(), list[Any]()
+    taken = list[Any]()
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()
-    arguments: list[Any] = [1, os.getpid(), [listener], None, 30, config, Logger(config)]
-    worker: Any = Worker(*arguments)
+    worker = worker_of(os.getppid(), listener)
     worker.enqueue_req = taken.append
     with selectors.DefaultSelector() as worker.poller:
         worker.set_accept_enabled(True)
