@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -202,6 +203,21 @@ def test_a_migration_that_never_gets_its_lock_says_so(at_newest: None, monkeypat
     with a_long_transaction("SELECT 1 FROM accounts_user"), pytest.raises(CommandError, match="ten minutes"):
         call_command("migrate", "conversations", "0004", verbosity=0)
     assert "conversations_usage" in tables()
+
+
+@pytest.mark.once
+def test_what_a_migration_takes_is_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index that takes half an hour leaves the next migration its ten minutes."""
+    clock, answers = [0.0], [False, True]
+
+    def is_done(self: migrate.Command, *args: object, **options: object) -> bool:
+        clock[0] += 1800
+        return answers.pop(0)
+
+    monkeypatch.setattr(migrate.Command, "is_done", is_done)
+    monkeypatch.setattr(migrate, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda _: None))
+    migrate.Command().handle()
+    assert answers == []
 
 
 @pytest.mark.postgres
