@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import IO, Any, cast
 
-from django.db import connection
+from django.db import connections
 from django.http import HttpRequest
 from rest_framework import status
 from rest_framework.exceptions import APIException, UnsupportedMediaType
@@ -52,8 +52,8 @@ class StrictJSONParser(BaseParser):
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         # What a body may take to arrive is nothing to wait for with one of the few connections.
-        if parser_context and is_slow(parser_context["request"]) and not connection.in_atomic_block:
-            connection.close()
+        if parser_context and is_slow(parser_context["request"]):
+            give_back_connections()
         sent = stream.read()
         try:
             text = sent.decode("utf-8")
@@ -84,6 +84,13 @@ def content_length(request: HttpRequest | Request) -> int:
 def is_slow(request: HttpRequest | Request) -> bool:
     """Whether some of the body may still be on its way: small ones have come before we are asked."""
     return content_length(request) > SMALL_BODY or "HTTP_EXPECT" in request.META
+
+
+def give_back_connections() -> None:
+    """Of the store, and of the tables of logins where they are elsewhere."""
+    for each in connections.all(initialized_only=True):
+        if not each.in_atomic_block:
+            each.close()
 
 
 def check_body(request: Request, limit: int) -> None:

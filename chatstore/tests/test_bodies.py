@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import connection, connections
 from django.test import RequestFactory
 
 from accounts.models import User
+from chatstore.http.bodies import StrictJSONParser
 from chatstore.tests.serving import fetch, own_database_url, serving
 from chatstore.wsgi import application
 from conftest import Caller
@@ -216,6 +218,37 @@ def test_a_chunked_body_of_nothing_is_absent(alice: Caller) -> None:
 @pytest.mark.parametrize(("size", "status"), [(8 * MIB, 201), (8 * MIB + 1, 413), (17 * MIB, 413)])
 def test_a_chunked_body_is_measured(alice: Caller, size: int, status: int) -> None:
     assert call(alice, "/api/sessions/", padded({}, size))[0] == status
+
+
+# While it arrives
+
+
+@pytest.fixture
+def used(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Open connections to the store, and to where the logins are."""
+    elsewhere = connection.copy("better_auth")
+    monkeypatch.setitem(connections.settings, "better_auth", connection.settings_dict)
+    connections["better_auth"] = elsewhere
+    connection.ensure_connection()
+    elsewhere.connection = elsewhere.get_new_connection(elsewhere.get_connection_params())
+    yield [connection, elsewhere]
+    elsewhere.close()
+    del connections["better_auth"]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("size", "open_while_it_arrives"), [(16 * 1024, True), (16 * 1024 + 1, False)])
+def test_no_connection_waits_for_a_large_body(used: list[Any], size: int, *, open_while_it_arrives: bool) -> None:
+    seen: list[bool] = []
+
+    class Slow(io.BytesIO):
+        def read(self, *args: Any) -> bytes:
+            seen.extend(each.connection is not None for each in used)
+            return super().read(*args)
+
+    request = RequestFactory().post("/", CONTENT_LENGTH=size)
+    assert StrictJSONParser().parse(Slow(padded({}, size)), None, {"request": request}) == {}
+    assert seen == [open_while_it_arrives, open_while_it_arrives]
 
 
 # Through a real server
