@@ -172,6 +172,14 @@ class Worker(ThreadWorker):
         self.places = threading.Semaphore(max(1, int(self.cfg.threads * WAITING_SHARE)))
         self.leaving: deque[Connection] = deque()
 
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """TLS ends in front: the loop reads heads as they come, and would answer a handshake with 400."""
+        if cfg.is_ssl:
+            log.error("This service takes no certfile or keyfile: put a proxy in front that ends TLS.")
+            raise SystemExit(1)
+        super().check_config(cfg, log)
+
     def is_parent_alive(self) -> bool:
         """Where the first process is gone, end as at a SIGTERM. gunicorn's own goes on with the connections that
         it has, says nothing to its clients, and holds the port, so that no other can take its place."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import signal
@@ -56,6 +57,16 @@ def worker_of(parent: int, *listeners: socket.socket) -> Any:
     config = Config()
     arguments: list[Any] = [1, parent, listeners, None, 30, config, Logger(config)]
     return Worker(*arguments)
+
+
+def test_tls_is_refused_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    """Not each client, by a 400 in plain text."""
+    config = Config()
+    config.set("certfile", "server.pem")
+    with pytest.raises(SystemExit):
+        Worker.check_config(config, logging.getLogger())
+    assert "ends TLS" in caplog.text
+    Worker.check_config(Config(), logging.getLogger())
 
 
 @pytest.mark.parametrize(("is_gone", "signals"), [(False, []), (True, [signal.SIGTERM])])
