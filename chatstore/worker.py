@@ -166,11 +166,13 @@ def small_body(head: bytes) -> int:
 
 class Worker(ThreadWorker):
     sockets: list[Any]
+    pending_conns: deque[Connection]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.places = threading.Semaphore(max(1, int(self.cfg.threads * WAITING_SHARE)))
         self.leaving: deque[Connection] = deque()
+        self.silent_until = float("inf")
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -204,6 +206,7 @@ class Worker(ThreadWorker):
         and whoever comes meanwhile waits for seconds and is reset. At a reload the master keeps it open."""
         super().set_accept_enabled(enabled)
         if not enabled and not self.alive:
+            self.silent_until = min(self.silent_until, time.monotonic() + LEAVE_SECONDS)
             for listener in self.sockets:
                 self.accept_all(listener)
                 listener.close()
@@ -268,6 +271,12 @@ class Worker(ThreadWorker):
             self.end(conn)
 
     def murder_pending(self) -> None:
+        """At the end of this process who has sent nothing has as long as who is kept alive."""
+        if not self.alive:
+            for conn in self.pending_conns:
+                if not conn.head:
+                    conn.timeout = min(conn.timeout, self.silent_until)
+            self.pending_conns = deque(sorted(self.pending_conns, key=lambda conn: conn.timeout))
         super().murder_pending()
         now = time.monotonic()
         while self.leaving and self.leaving[0].timeout <= now:

@@ -102,3 +102,27 @@ def test_a_worker_that_ends_takes_whoever_waits_and_leaves_the_port() -> None:
     for each in [*clients, *taken]:
         each.close()
     assert len(taken) == 3
+
+
+def test_a_worker_that_ends_does_not_wait_for_who_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Browsers and balancers connect in advance; who has begun a request is waited for."""
+    monkeypatch.setattr("chatstore.worker.LEAVE_SECONDS", 0)
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    worker = worker_of(os.getppid(), listener)
+    with selectors.DefaultSelector() as worker.poller:
+        worker.set_accept_enabled(True)
+        speaking, silent = (socket.create_connection(listener.getsockname(), timeout=5) for _ in range(2))
+        speaking.sendall(b"GET")
+        worker.accept_all(listener)
+        worker.murder_pending()
+        assert worker.nr_conns == 2
+        worker.alive = False
+        worker.set_accept_enabled(False)
+        worker.murder_pending()
+        assert [bytes(conn.head) for conn in worker.pending_conns] == [b"GET"]
+        assert worker.nr_conns == 1
+    assert silent.recv(1) == b""
+    worker.tmp.close()
+    for each in (speaking, silent, *worker.pending_conns):
+        each.close()
