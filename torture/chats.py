@@ -6,7 +6,7 @@ import json
 from http.client import HTTPConnection
 from typing import Any, Final
 
-from torture.product import Product
+from torture.product import MARK, Product
 
 SCRIPTED: Final = "conversations.tests.scripted.Scripted"
 Step = tuple[str, dict[str, Any]]
@@ -39,7 +39,7 @@ def script(*steps: Step) -> str:
 
 def words(count: int, seconds: float) -> str:
     """The message that makes it say so many words, each after so long."""
-    return script(*(step for number in range(count) for step in (text(f"{number} "), pause(seconds))))
+    return script(*(step for number in range(count) for step in (text(f"{MARK} {number} "), pause(seconds))))
 
 
 def last_event(product: Product, said: str, timeout: float) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import psycopg
 
 from torture.checker import Attempt, Attempts, Findings, digest_of
-from torture.product import MARK, UNANSWERED, Client, Product
+from torture.product import KEY_MARK, MARK, UNANSWERED, Client, Product
 from torture.report import Result
 
 Kind = Literal["message", "batch", "session", "chat", "new chat"]
@@ -76,7 +76,7 @@ def some_writes(product: Product, rng: random.Random, count: int, kinds: tuple[K
     shared = {user: [session_of(product, user) for _ in range(2)] for user in users}
     writes = list[Keyed]()
     for number in range(count // 4):
-        kind, key = kinds[(number * STRIDE) % len(kinds)], f"key-{rng.getrandbits(64):016x}"
+        kind, key = kinds[(number * STRIDE) % len(kinds)], f"{KEY_MARK} {rng.getrandbits(64):016x}"
         places = product_of(users[:2], (0, 1)) if kind in IN_SESSION else product_of(users, (0,))
         for user, place in places:
             session = session_of(product, user) if kind == "chat" else shared[user][place]

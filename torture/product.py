@@ -19,8 +19,8 @@ import psutil
 from benchmarks.processes import free_port
 from chatstore.environment import BASE_DIR
 
-# In every content; in no log.
-MARK = "these-words-are-in-no-log"
+# In every content and query, and in every key; in no log.
+MARK, KEY_MARK = "these-words-are-in-no-log", "this-key-is-in-no-log"
 UNANSWERED = (OSError, HTTPException)
 START_SECONDS = 30
 # In one process: each takes a second to start.
@@ -113,10 +113,11 @@ class Product:
         return made
 
     def log_problems(self) -> list[str]:
-        """What may be in no log: a traceback of ours, a message's words, a token."""
+        """What may be in no log: a traceback of ours, a message's words, a key, a token."""
         text = self.log.read_text(errors="replace")
         found = ["a traceback"] if "Traceback" in text else []
         found += ["a message's words"] if MARK in text else []
+        found += ["a key"] if KEY_MARK in text else []
         return found + ["a token"] * any(token in text for token in self.tokens)
 
 

@@ -6,8 +6,10 @@ import re
 import socket
 from typing import Final
 
-REFUSED = "refused"
-SMUGGLED = "smuggled"
+from torture.product import MARK
+
+REFUSED = f"{MARK} refused"
+SMUGGLED = f"{MARK} smuggled"
 STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 
 

@@ -20,7 +20,7 @@ import psycopg
 
 from torture.chats import SCRIPTED, last_event, script, text, words
 from torture.checker import Attempt, Attempts
-from torture.product import UNANSWERED, Client, Product
+from torture.product import MARK, UNANSWERED, Client, Product
 from torture.report import Result
 from torture.store import Store, serving_on, store_at
 from torture.worker_kills import is_ready
@@ -91,7 +91,7 @@ class Load:
         while not self.stopped.is_set():
             was_kept = client.link is not None
             try:
-                status = client.send("POST", "/api/chat", {"message": script(text("Hello"))}).status
+                status = client.send("POST", "/api/chat", {"message": script(text(f"{MARK} Hello"))}).status
                 if status != 200:
                     self.lost.append(f"a chat was answered {status}")
                 self.counts["chats"] += 1

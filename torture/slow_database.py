@@ -17,7 +17,7 @@ import psycopg
 
 from torture.checker import Attempts
 from torture.postgres import KillablePostgres
-from torture.product import Product, migrate, serving
+from torture.product import MARK, Product, migrate, serving
 from torture.proxy import Fate, Proxy, proxying
 from torture.report import Result
 from torture.watchers import ROUTES, Log, Stream, watching
@@ -198,7 +198,9 @@ def stopped(stage: Stage) -> None:
     """PostgreSQL is stopped for a while under everybody, under a turn that runs and a stream of events."""
     product, seconds = stage.product, stage.times.stop
     _, session = next(each for each in stage.sessions if each[0] == 0)
-    words = ([["TextDelta", {"content": f"word{n} "}], ["pause", {"seconds": 1}]] for n in range(int(seconds) + 4))
+    words = (
+        [["TextDelta", {"content": f"{MARK}{n} "}], ["pause", {"seconds": 1}]] for n in range(int(seconds) + 4)
+    )
     said = {"message": json.dumps([step for steps in words for step in steps])}
     turn = Stream(product, "POST", "/api/chat/stream", said)
     live = Stream(product, "GET", f"/api/sessions/{session}/events/", resume=True)
@@ -228,10 +230,10 @@ def check_turn(stage: Stage, turn: Stream) -> None:
         time.sleep(0.2)
     stage.expect(ends(turn), f"the turn told of no end: {turn.events[-1:]}")
     found = list[Any]()
-    query = "SELECT status, left(content, 6) FROM conversations_message WHERE role <> 'user' AND content LIKE %s"
+    query = "SELECT status, length(content) FROM conversations_message WHERE role <> 'user' AND content LIKE %s"
     with psycopg.connect(stage.socket_url, autocommit=True) as database:
         while time.monotonic() < until:  # A lease that is over is settled by a keeper.
-            found = database.execute(query, ["word0 word1 %"]).fetchall()
+            found = database.execute(query, [f"{MARK}0 {MARK}1 %"]).fetchall()
             if found and found[0][0] != "streaming":
                 break
             time.sleep(0.5)

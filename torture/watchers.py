@@ -13,7 +13,7 @@ from http.client import HTTPConnection
 from typing import Any, NamedTuple
 
 from torture.checker import Attempts
-from torture.product import UNANSWERED, Client, Product
+from torture.product import KEY_MARK, MARK, UNANSWERED, Client, Product
 from torture.writers import Write, send_once
 
 PATIENCE_SECONDS = 60
@@ -71,7 +71,7 @@ READS = {
     "conversations": "/api/conversations",
     "get": "/api/sessions/{}/",
     "page": "/api/sessions/{}/messages/?limit=20",
-    "search": "/api/search/?q=words",
+    "search": f"/api/search/?q={MARK}",
     "usage": "/api/usage/?from=2026-01-01&to=2026-01-31",
     "admin": "/admin/login/",
     "health": "/health",
@@ -125,12 +125,12 @@ def one(
 ) -> tuple[int | None, str]:
     """One request; its status and its Retry-After."""
     if route == "append":
-        key = f"{rng.getrandbits(96):024x}"
-        attempt = send_once(client, Write(user, session, key, (f"words {key}",)), attempts)
+        key = f"{KEY_MARK} {rng.getrandbits(96):024x}"
+        attempt = send_once(client, Write(user, session, key, (f"{MARK} {key}",)), attempts)
         return attempt.status, attempt.retry_after
     try:
         if route == "chat":
-            answer = client.send("POST", "/api/chat", {"message": "words"})
+            answer = client.send("POST", "/api/chat", {"message": MARK})
         else:
             answer = client.send("GET", READS[route].format(session))
     except UNANSWERED:

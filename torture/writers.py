@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from torture.checker import Attempt, Attempts, digest_of
-from torture.product import MARK, UNANSWERED, Answer, Client, Product
+from torture.product import KEY_MARK, MARK, UNANSWERED, Answer, Client, Product
 
 PATIENCE_SECONDS = 60
 BATCH_SHARE = 0.15
@@ -42,7 +42,7 @@ class Write(NamedTuple):
 
 def some_write(rng: random.Random, sessions: list[tuple[int, str]]) -> Write:
     user, session = rng.choice(sessions)
-    key = f"{rng.getrandbits(96):024x}"
+    key = f"{KEY_MARK} {rng.getrandbits(96):024x}"
     count = rng.randint(2, 5) if rng.random() < BATCH_SHARE else 1
     contents = (f"{MARK} {key} {number} {'ü' * rng.randint(0, 400)}" for number in range(count))
     return Write(user, session, key, tuple(contents))
