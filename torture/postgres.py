@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from contextlib import suppress
 
@@ -39,8 +40,15 @@ class KillablePostgres(OwnPostgres):
         self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-m", "fast", "stop")
 
     def stop(self) -> None:
-        if (self.folder / "data" / "postmaster.pid").exists() and self.postmaster.is_running():
+        """Also where it was killed, or has never come up: its folder goes, too."""
+        try:
+            is_up = self.postmaster.status() != psutil.STATUS_ZOMBIE
+        except (OSError, psutil.NoSuchProcess):
+            is_up = False
+        if is_up:
             super().stop()
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def is_backend(process: psutil.Process) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from torture.checker import check
 from torture.http_edge import odd_answers, odd_requests, slow_clients
 from torture.product import Product
+from torture.report import check_store
 from torture.slow_database import Stage, Times, locked_session, staged, stalled, stopped, unanswered
 
 pytestmark = [pytest.mark.torture, pytest.mark.once]
@@ -49,4 +50,5 @@ def test_each_request_ends_as_a_success_or_a_503(stage: Stage, part: Callable[[S
 
 def test_nothing_acknowledged_is_lost(stage: Stage) -> None:
     assert not check(stage.product, stage.sessions, stage.attempts)
+    assert check_store(stage.product.database_url) == []
     assert stage.product.log_problems() == []
