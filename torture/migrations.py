@@ -18,7 +18,7 @@ import psycopg
 
 from torture.postgres import KillablePostgres
 from torture.product import MARK, manage
-from torture.report import Result
+from torture.report import Result, check_store
 
 PER_SESSION = 50
 PER_USER = 200
@@ -179,18 +179,23 @@ def migrations_under_load(
         url = server.start()
         manage(url, "migrate", *FIRST, "--verbosity", "0", DB_STATEMENT_TIMEOUT="0")
         load(url, messages)
+        before = rows_of(url)
         with writing(url, seed, rate) as writers:
             if one_by_one:
                 steps = there_and_back(url, writers, hold)
             else:
                 steps = [step(url, writers, "all", [], "a writer", WRITE[2:], hold)]
         manage(url, "migrate", "--check", "--verbosity", "0")
+        lost = max(0, len(writers.waited) - (rows_of(url) - before))
+        wrong = check_store(url)
     finally:
         server.stop()
     said = [f"{each.name}: a write waited for {each.longest:.1f} s" for each in steps if each.longest > longest]
+    said += wrong
     return Result(
-        "migrations under load", seed, time.monotonic() - began, acknowledged=len(writers.waited),
-        errors=len(writers.errors), said=[*said, *writers.errors[:1]],
+        "migrations under load", seed, time.monotonic() - began, acknowledged=len(writers.waited), lost=lost,
+        other=len(said) + len(writers.errors), said=[*said, *writers.errors[:1]],
+        counted=("acknowledged", "lost", "other"),
         notes=["migration | beside | seconds | longest wait of a write, ms", *(each.row for each in steps)],
     )  # fmt: skip
 
@@ -202,6 +207,14 @@ def load(url: str, messages: int) -> None:
     with psycopg.connect(url, autocommit=True) as database:
         for statement in LOAD:
             database.execute(statement, sizes)
+
+
+def rows_of(url: str) -> int:
+    """How many sessions and messages there are: one for each write."""
+    query = "SELECT (SELECT count(*) FROM conversations_session) + (SELECT count(*) FROM conversations_message)"
+    with psycopg.connect(url) as database:
+        found = database.execute(query).fetchone()
+    return int(found[0]) if found else 0
 
 
 def there_and_back(url: str, writers: Writing, hold: float) -> list[Step]:

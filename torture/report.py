@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -12,12 +13,14 @@ from chatstore.environment import BASE_DIR
 from torture.checker import Attempts, Findings, check
 from torture.product import Product, environment
 
-COLUMNS = ("scenario", "seed", "seconds", "acknowledged", "kills", "lost", "duplicated", "other", "5xx", "503")
+COUNTS = ("acknowledged", "kills", "lost", "duplicated", "other", "5xx", "503")
+COLUMNS = ("scenario", "seed", "seconds", *COUNTS)
 
 
 @dataclass
 class Result:
-    """One row of the table. `said` explains what went wrong, and `notes` what was measured besides.
+    """One row of the table. `said` explains what went wrong, and `notes` what was measured besides. `counted`: the
+    columns that this scenario counts; in the others nothing was looked for, or it is among `other`.
 
     Where `must_lose`, the checker itself is tried: it is clean where it found what was lost.
     """
@@ -35,6 +38,7 @@ class Result:
     said: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     must_lose: bool = False
+    counted: tuple[str, ...] = COUNTS
 
     @classmethod
     def of(
@@ -47,9 +51,12 @@ class Result:
         attempts: Attempts,
         kills: int = 0,
     ) -> Result:
-        """Check the store against the log of what was sent, by its own doctor, and the product's log."""
+        """Check the store against the log of what was sent, by its own doctor, and the product's log. Nothing that
+        was sent may be refused."""
         found = check(product, sessions, attempts)
-        wrong = [*check_store(product.database_url), *(f"{what} in the log" for what in product.log_problems())]
+        refused = [each.status for each in attempts.all if not (each.is_acknowledged or each.is_unknown)]
+        wrong = [f"{count} good writes were answered {status}" for status, count in Counter(refused).items()]
+        wrong += [*check_store(product.database_url), *(f"{what} in the log" for what in product.log_problems())]
         return cls(
             scenario,
             seed,
@@ -71,13 +78,11 @@ class Result:
         return not (self.lost or self.duplicated or self.other or self.errors or self.said)
 
     def cells(self) -> list[str]:
-        counts = [self.acknowledged, self.kills, self.lost, self.duplicated, self.other, self.errors]
-        return [
-            self.scenario,
-            str(self.seed),
-            f"{self.seconds:.0f}",
-            *(f"{count:,}" for count in [*counts, self.unavailable]),
-        ]
+        counts = (
+            self.acknowledged, self.kills, self.lost, self.duplicated, self.other, self.errors, self.unavailable
+        )  # fmt: skip
+        said = [f"{count:,}" if name in self.counted else "" for name, count in zip(COUNTS, counts, strict=True)]
+        return [self.scenario, str(self.seed), f"{self.seconds:.0f}", *said]
 
 
 def check_store(database_url: str) -> list[str]:

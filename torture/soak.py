@@ -22,7 +22,7 @@ import psycopg
 from chatstore.environment import BASE_DIR
 from torture.postgres import KillablePostgres
 from torture.product import MARK, Product, manage, migrate, serving
-from torture.report import Result
+from torture.report import Result, check_store
 
 PASSWORD = "soak-and-nothing-else"
 # The part of the time in which people hurry.
@@ -81,7 +81,8 @@ def soak(
             with sampling(product, every=max(0.25, seconds / 600)) as samples:
                 run_locust(product, log, seed, seconds, people, rate)
             asked = sorted(Asked(*json.loads(line)) for line in log.read_text().splitlines())
-            logged = product.log_problems()
+            logged = [f"{what} in the log" for what in product.log_problems()]
+            wrong = [*check_store(url), *logged]
     finally:
         server.stop()
     figures = Figures(asked, samples, limits or Limits())
@@ -89,9 +90,9 @@ def soak(
     return Result(
         "soak", seed, time.monotonic() - began,
         acknowledged=sum(each.name == "append" and not each.said for each in asked),
-        errors=len(figures.failures),
-        said=[*problems, *(f"{what} in the log" for what in logged)],
-        notes=figures.lines(),
+        other=len(problems) + len(wrong), errors=len(figures.failures),
+        said=[*problems, *wrong],
+        notes=figures.lines(), counted=("acknowledged", "other", "5xx"),
     )  # fmt: skip
 
 
