@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
+import time
+import traceback
 from collections.abc import Callable
 
 from torture.backup import backup, backup_sqlite
@@ -59,12 +62,34 @@ def main() -> int:
     results = []
     for name in options.scenario or SCENARIOS:
         print(f"{name}, seed {options.seed} ...", flush=True)
-        result = SCENARIOS[name](options.seed)
+        result = outcome(name, options.seed)
         results.append(result)
         for said in [*result.said, *result.notes]:
             print(f"  {said}", flush=True)
     print(f"\n{table(results)}")
     return 0 if all(result.is_clean for result in results) else 1
+
+
+def outcome(name: str, seed: int) -> Result:
+    """Of one scenario; where it breaks, or a thread of it, a row that says so, and the others are still tried."""
+    began, broken = time.monotonic(), list[str]()
+
+    def note(ended: threading.ExceptHookArgs) -> None:
+        broken.append(f"a thread ended with {ended.exc_type.__name__}")
+        threading.__excepthook__(ended)
+
+    threading.excepthook = note
+    try:
+        result = SCENARIOS[name](seed)
+    except Exception as error:
+        traceback.print_exc()
+        broken.append(f"the scenario ended with {type(error).__name__}: {error}")
+        result = Result(name, seed, time.monotonic() - began, counted=("other",))
+    finally:
+        threading.excepthook = threading.__excepthook__
+    result.other += len(broken)
+    result.said += broken
+    return result
 
 
 if __name__ == "__main__":

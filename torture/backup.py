@@ -48,7 +48,7 @@ def backup(seed: int, *, messages: int = 1_000_000, writes: int = 2_000, options
     server = KillablePostgres()
     try:
         if not (server.binaries / "pg_dump").exists():
-            raise NoDump
+            raise NoDump("This PostgreSQL comes without pg_dump.")
         url = server.start()
         return survive("backup", seed, url, messages, writes, lambda: dump_and_restore(server, url, options))
     finally:
