@@ -28,6 +28,8 @@ from torture.report import Result, check_store
 from torture.slow_clients import crowding, times, ways
 
 PATH = "/api/sessions/?limit=5"
+# What is said only then may hold no words and no token, either.
+TALKATIVE = {"LOG_LEVEL": "DEBUG", "GUNICORN_CMD_ARGS": "--log-level debug"}
 # What a busy machine may add to every answer, in seconds.
 NOISE = 0.02
 # For all slow sockets to be there, and for what so many requests at once cost.
@@ -43,7 +45,7 @@ def http_edge(seed: int, *, sockets: int = 500, seconds: float = 60, ratio: floa
         tokens = migrate(url, users=1)
         with (
             tempfile.TemporaryDirectory() as folder,
-            serving(url, Path(folder) / "log", tokens, LOG_LEVEL="DEBUG") as product,
+            serving(url, Path(folder) / "log", tokens, **TALKATIVE) as product,
         ):
             said = [*odd_requests(product, seed), *odd_answers(product)]
             found, notes = slow_clients(product, sockets, seconds, ratio)

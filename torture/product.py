@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -21,6 +22,9 @@ from chatstore.environment import BASE_DIR
 
 # In every content and query, and in every key; in no log.
 MARK, KEY_MARK = "these-words-are-in-no-log", "this-key-is-in-no-log"
+# The product writes its own without a headline. Django's, of a Host that is not ours, is nobody's mistake.
+TRACEBACK = re.compile(r'^  File ".*\n(?: .*\n)*(\w+)', re.MULTILINE)
+OF_A_CLIENT = {"DisallowedHost"}
 UNANSWERED = (OSError, HTTPException)
 START_SECONDS = 30
 # In one process: each takes a second to start.
@@ -115,7 +119,8 @@ class Product:
     def log_problems(self) -> list[str]:
         """What may be in no log: a traceback of ours, a message's words, a key, a token."""
         text = self.log.read_text(errors="replace")
-        found = ["a traceback"] if "Traceback" in text else []
+        found = [f"a traceback of {name}" for name in sorted(set(TRACEBACK.findall(text)) - OF_A_CLIENT)]
+        found += ["a traceback"] if "Traceback" in text else []
         found += ["a message's words"] if MARK in text else []
         found += ["a key"] if KEY_MARK in text else []
         return found + ["a token"] * any(token in text for token in self.tokens)

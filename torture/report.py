@@ -85,9 +85,10 @@ class Result:
         return [self.scenario, str(self.seed), f"{self.seconds:.0f}", *said]
 
 
-def check_store(database_url: str) -> list[str]:
-    """What `manage.py check_store` finds."""
-    command = [sys.executable, "manage.py", "check_store", "--verbosity", "0"]
+def check_store(database_url: str, *kinds: str) -> list[str]:
+    """What `manage.py check_store` finds, of these kinds or of all."""
+    only = [word for kind in kinds for word in ("--only", kind)]
+    command = [sys.executable, "manage.py", "check_store", "--verbosity", "0", *only]
     done = subprocess.run(
         command, cwd=BASE_DIR, env=environment(database_url), capture_output=True, text=True, check=False
     )

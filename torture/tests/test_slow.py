@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from torture.checker import check
-from torture.http_edge import odd_answers, odd_requests, slow_clients
+from torture.http_edge import TALKATIVE, odd_answers, odd_requests, slow_clients
 from torture.product import Product
 from torture.report import check_store
 from torture.slow_database import Stage, Times, locked_session, staged, stalled, stopped, unanswered
@@ -22,7 +22,7 @@ SEED = 1
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    with staged(SEED, TIMES, WEB_THREADS=str(THREADS)) as found:
+    with staged(SEED, TIMES, WEB_THREADS=str(THREADS), **TALKATIVE) as found:
         yield found
 
 
