@@ -275,6 +275,7 @@ class Faults:
                 time.sleep(0.2)
         if running != (0,):  # Asked for again, each would be settled by that request.
             self.wrong.append(f"{running} lost turns still run, {PATIENCE_SECONDS} s after their lease")
+            return
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(self.finish_chat, self.chats))
 
