@@ -50,7 +50,8 @@ def hostile(seed: int) -> Result:
 
 
 def tested(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "--capture", "no", "--override-ini", f"timeout={MOST_SECONDS}", *words]
+    patient = ["--override-ini", f"timeout={MOST_SECONDS}"]
+    command = [sys.executable, "-m", "pytest", "--capture", "no", *patient, *words]
     return subprocess.run(
         command, cwd=BASE_DIR, env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
