@@ -8,6 +8,8 @@ NPM_FOLDER := accounts/tests/better_auth
 # Tests that mostly wait, for a browser, a server or each other: beside the rest they cost little. The last test of a
 # run searches what that run has said.
 WAITING := browser or torture or waits
+LAST := chatstore/tests/test_no_credentials.py
+PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help run dev test check fix migrate migrate-create migrate-rollback screenshots lock bench torture clean
 
@@ -24,13 +26,14 @@ dev: .venv/installed migrate ## The same, starting again at every change of the 
 
 test: .venv/installed-dev $(NPM_FOLDER)/node_modules/.installed ## Every test, on SQLite and on a PostgreSQL started for it
 	@mkdir -p .development; echo "Four runs beside each other; what the other three say comes last."; \
-	run() { $(BIN)/python -m pytest --database "$$1" -m "$$2" >".development/$$3-tests.log" 2>&1; }; \
-	run postgresql "$(WAITING) or last" waiting & waiting=$$!; \
-	run sqlite "$(WAITING) or last" browser & browser=$$!; \
-	run sqlite "not ($(WAITING))" sqlite & sqlite=$$!; \
-	$(BIN)/python -m pytest --database postgresql -m "not ($(WAITING))"; failed=$$?; \
+	{ $(PYTEST) --database postgresql chatstore accounts; failed=$$?; \
+		$(PYTEST) --database postgresql -m "$(WAITING) or last" conversations $(LAST); exit $$((failed | $$?)); \
+	} >.development/postgresql-tests.log 2>&1 & postgresql=$$!; \
+	$(PYTEST) --database sqlite -m "$(WAITING) or last" >.development/waiting-tests.log 2>&1 & waiting=$$!; \
+	$(PYTEST) --database sqlite -m "not ($(WAITING))" >.development/sqlite-tests.log 2>&1 & sqlite=$$!; \
+	$(PYTEST) --database postgresql -m "not ($(WAITING))" conversations torture $(LAST); failed=$$?; \
+	wait $$postgresql; failed=$$((failed | $$?)); cat .development/postgresql-tests.log; \
 	wait $$waiting; failed=$$((failed | $$?)); cat .development/waiting-tests.log; \
-	wait $$browser; failed=$$((failed | $$?)); cat .development/browser-tests.log; \
 	wait $$sqlite; failed=$$((failed | $$?)); cat .development/sqlite-tests.log; exit $$failed
 
 check: .venv/installed-dev ## Lint, types, missing migrations and those that lock, drift of what is generated

@@ -64,11 +64,16 @@ def test_the_production_settings_of_the_docs_pass_every_check() -> None:
         ({"ASSISTANT": "conversations.chat.assistants.Nobody"}, "chatstore.E010"),
     ],
 )
-@pytest.mark.parametrize("code", ["manage.py check", "-m chatstore.wsgi"], ids=["check", "serve"])
-def test_an_unsafe_start_is_refused(code: str, changes: dict[str, str], problem: str) -> None:
-    done = start(code, **{**PRODUCTION, **changes})
+def test_an_unsafe_start_is_refused(changes: dict[str, str], problem: str) -> None:
+    done = start("-m chatstore.wsgi", **{**PRODUCTION, **changes})
     assert done.returncode != 0
     assert problem in done.stderr
+
+
+def test_the_check_refuses_all_at_once() -> None:
+    done = start("manage.py check", **{**PRODUCTION, "DEBUG": "true", "ALLOWED_HOSTS": "*", "DB_POOL_MIN": "20"})
+    assert done.returncode != 0
+    assert all(problem in done.stderr for problem in ("chatstore.E002", "chatstore.E004", "chatstore.E005"))
 
 
 def test_the_safe_start_is_not_refused() -> None:

@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.waits, pytest.mark.postgres, pytest.mark.django_db(tra
 CASES = int(os.environ.get("FUZZ_CASES", "1000"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 EXAMPLES = 3
+EVENTS = "GET /api/sessions/{ref}/events/"
 # The edges of each value are most of the requests: in `make test` the owner's will do.
 EDGES_BY = CALLERS if "FUZZ_CASES" in os.environ else CALLERS[:1]
 
@@ -50,14 +51,13 @@ def test_every_answer_is_as_the_document_tells(served: Served) -> None:
     run, seed = served.fuzzed(EXAMPLES), SEED
     while run.cases.total() < CASES:
         seed += 1
-        more = served.fuzzed(EXAMPLES * 20, seed)
-        run.cases.update(more.cases)
-        run.statuses.update(more.statuses)
-        run.failures.extend(more.failures)
+        run.add(served.fuzzed(EXAMPLES * 20, seed))
     sys.stdout.write(f"seed {SEED}\n{table(run)}\n")
     assert "\n\n".join(map(str, run.failures[:5])) == ""
     asked = {route for _, route in run.cases}
     assert asked == {f"{m.upper()} {path}" for path, of in served.document["paths"].items() for m in of}
+    streams = sum(count for (_, route), count in run.cases.items() if route == EVENTS)
+    assert run.unheard.total() == run.unheard[EVENTS] <= streams / 4
     # The premise: things are found, made, changed and deleted, and not only looked for.
     assert min(run.statuses[status] for status in (200, 201, 204, 401, 403, 404, 422)) >= 10
 
