@@ -19,6 +19,9 @@ from django.utils import timezone
 from accounts.models import SHOWN_CHARACTERS, ApiToken, Identity, Membership, User, Workspace
 from conftest import Caller, member
 
+# What staff see is of the same code on either database; on SQLite a browser opens each page.
+pytestmark = pytest.mark.postgres
+
 USERS = "/admin/accounts/user/"
 TOKENS = "/admin/accounts/apitoken/"
 WORKSPACES = "/admin/accounts/workspace/"
@@ -308,7 +311,6 @@ def crowd(shared: Workspace, alice: Caller, size: int) -> None:
         Group.objects.create(name=name)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     "path",
     [

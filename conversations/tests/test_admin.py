@@ -22,6 +22,9 @@ from conversations.chat import records
 from conversations.models import Message, Session, Turn
 from conversations.tests.colleagues import holding
 
+# What staff see is of the same code on either database; on SQLite a browser opens each page.
+pytestmark = pytest.mark.postgres
+
 SESSIONS = "/admin/conversations/session/"
 MESSAGES = "/admin/conversations/message/"
 LISTS = pytest.mark.parametrize("path", [SESSIONS, MESSAGES], ids=["sessions", "messages"])

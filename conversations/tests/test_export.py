@@ -27,6 +27,9 @@ from conversations.chat import records
 from conversations.models import AccessRecord, Message, Session, Turn
 from conversations.staff import export
 
+# What staff see is of the same code on either database; on SQLite a browser opens each page.
+pytestmark = pytest.mark.postgres
+
 SESSIONS = "/admin/conversations/session/"
 HOSTILE = "# Not a heading\r\n## 9. system\r```\n> \u2028<b>x</b>"
 

@@ -57,7 +57,7 @@ from openai import APIStatusError, AsyncOpenAI
 
 from conversations.chat.openai_agents import NeedsApproval, OpenAIAgents
 
-pytestmark = pytest.mark.waits
+pytestmark = [pytest.mark.waits, pytest.mark.postgres]
 
 HERE = "conversations.tests.test_openai_agents"
 ASSISTANT = "conversations.chat.openai_agents.OpenAIAgents"

@@ -21,6 +21,9 @@ from conversations.models import Message, Session
 from conversations.tests.colleagues import SESSIONS, said_in
 from conversations.tests.planting import Planting, everything
 
+# What staff see is of the same code on either database; on SQLite a browser opens each page.
+pytestmark = pytest.mark.postgres
+
 Rows = dict[type[Model], Any]
 Page = tuple[str, str]
 

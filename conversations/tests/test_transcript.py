@@ -20,6 +20,9 @@ from conversations.staff import lookups, transcript
 from conversations.tests.colleagues import holding
 from conversations.tests.transcripts import TRACE, at, classes, link, many, page_of, path, shown
 
+# What staff see is of the same code on either database; on SQLite a browser opens each page.
+pytestmark = pytest.mark.postgres
+
 POSTGRES = pytest.mark.postgres
 
 
