@@ -4,7 +4,6 @@ again, and nothing has to be started again.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 import psycopg
 
+from torture.chats import SCRIPTED, words
 from torture.checker import Attempts
 from torture.postgres import KillablePostgres
 from torture.product import MARK, Product, migrate, serving
@@ -23,8 +23,6 @@ from torture.report import Result
 from torture.watchers import ROUTES, Log, Stream, watching
 
 SESSIONS = 8
-# Does what the message that it is sent says.
-SCRIPTED = "conversations.tests.scripted.Scripted"
 # chatstore.gunicorn waits so much longer for a statement than PostgreSQL does.
 STALL_SECONDS = 2
 LOCK_SECONDS = 1.5
@@ -198,11 +196,7 @@ def stopped(stage: Stage) -> None:
     """PostgreSQL is stopped for a while under everybody, under a turn that runs and a stream of events."""
     product, seconds = stage.product, stage.times.stop
     _, session = next(each for each in stage.sessions if each[0] == 0)
-    words = (
-        [["TextDelta", {"content": f"{MARK}{n} "}], ["pause", {"seconds": 1}]] for n in range(int(seconds) + 4)
-    )
-    said = {"message": json.dumps([step for steps in words for step in steps])}
-    turn = Stream(product, "POST", "/api/chat/stream", said)
+    turn = Stream(product, "POST", "/api/chat/stream", {"message": words(int(seconds) + 4, 1)})
     live = Stream(product, "GET", f"/api/sessions/{session}/events/", resume=True)
     with turn.reading(), live.reading():
         with stage.part("stopped", AWAY_SECONDS) as log:
@@ -233,7 +227,7 @@ def check_turn(stage: Stage, turn: Stream) -> None:
     query = "SELECT status, length(content) FROM conversations_message WHERE role <> 'user' AND content LIKE %s"
     with psycopg.connect(stage.socket_url, autocommit=True) as database:
         while time.monotonic() < until:  # A lease that is over is settled by a keeper.
-            found = database.execute(query, [f"{MARK}0 {MARK}1 %"]).fetchall()
+            found = database.execute(query, [f"{MARK} 0 {MARK} 1 %"]).fetchall()
             if found and found[0][0] != "streaming":
                 break
             time.sleep(0.5)
