@@ -1,8 +1,9 @@
 """gunicorn's worker of threads, for clients that send or read slowly, on purpose or not.
 
 gunicorn's own gives a thread to each new connection, which then waits for the rest of a request without an end.
-Here the loop that accepts connections reads the heads of requests, as they come, and a thread takes over where one
-is whole. A body that does not arrive, and an answer that nobody reads, hold a thread for so long and no longer.
+Here the loop that accepts connections reads the heads of requests and small bodies, as they come, and a thread
+takes over where one is whole. A longer body that does not arrive, and an answer that nobody reads, hold a thread
+for so long and no longer.
 """
 
 from __future__ import annotations

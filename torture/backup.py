@@ -43,14 +43,14 @@ class Copied(NamedTuple):
     said: str
 
 
-def backup(seed: int, *, messages: int = 1_000_000, writes: int = 2_000, options: tuple[str, ...] = ()) -> Result:
-    """PostgreSQL: so many messages, and writes while it is dumped. `options` of pg_dump. NoDump."""
+def backup(seed: int, *, messages: int = 1_000_000, writes: int = 2_000) -> Result:
+    """PostgreSQL: so many messages, and writes while it is dumped. NoDump."""
     server = KillablePostgres()
     try:
         if not (server.binaries / "pg_dump").exists():
             raise NoDump("This PostgreSQL comes without pg_dump.")
         url = server.start()
-        return survive("backup", seed, url, messages, writes, lambda: dump_and_restore(server, url, options))
+        return survive("backup", seed, url, messages, writes, lambda: dump_and_restore(server, url))
     finally:
         server.stop()
 
@@ -111,10 +111,10 @@ def names(url: str) -> set[str]:
         return {row[0] for row in database.execute(NAMES)}
 
 
-def dump_and_restore(server: KillablePostgres, url: str, options: tuple[str, ...]) -> Copied:
+def dump_and_restore(server: KillablePostgres, url: str) -> Copied:
     file, there = server.folder / "chatstore.dump", url.replace("/postgres?", "/restored?")
     began = time.monotonic()
-    server.run("pg_dump", "-Fc", *options, "--file", str(file), "--dbname", url)
+    server.run("pg_dump", "-Fc", "--file", str(file), "--dbname", url)
     dumped = time.monotonic()
     server.run("createdb", "-h", str(server.folder), "-U", SUPERUSER, "restored")
     server.run("pg_restore", "--no-owner", "--exit-on-error", "--jobs", "2", "--dbname", there, str(file))

@@ -13,13 +13,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from socket import socket
-from urllib.parse import quote
-
-from psycopg.conninfo import conninfo_to_dict
 
 from torture.keyed import Answers, Keyed, Kind, some_writes
 from torture.product import Product
-from torture.proxy import CHUNK, Fate, Proxy, proxying
+from torture.proxy import CHUNK, Fate, Proxy, proxying, upstream_of, url_through
 from torture.report import Result
 from torture.store import Store, server_for, serving_on, store_at
 
@@ -137,16 +134,3 @@ def lost_commits(seed: int, *, writes: int = 2000, at: Store | None = None) -> R
         result = answers.result("commits unheard", chosen)
         result.notes.append(f"{proxy.lost} of {proxy.commits} commits' answers lost")
         return result
-
-
-def upstream_of(url: str) -> tuple[str, int] | str:
-    """Where PostgreSQL listens."""
-    parts = conninfo_to_dict(url)
-    host, port = str(parts.get("host", "localhost")), int(parts.get("port") or 5432)
-    return f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
-
-
-def url_through(proxy: Proxy, url: str) -> str:
-    parts = conninfo_to_dict(url)
-    password = f":{quote(str(parts['password']))}" if parts.get("password") else ""
-    return f"postgresql://{parts['user']}{password}@127.0.0.1:{proxy.port}/{parts['dbname']}?sslmode=disable"

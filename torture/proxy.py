@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal
+from urllib.parse import quote
+
+from psycopg.conninfo import conninfo_to_dict
 
 Kind = Literal["pass", "delay", "cut", "half-close", "stall", "reset"]
 CHUNK = 65_536
@@ -126,3 +129,19 @@ def proxying(
         yield proxy
     finally:
         proxy.close()
+
+
+# Before PostgreSQL
+
+
+def upstream_of(url: str) -> tuple[str, int] | str:
+    """Where PostgreSQL listens."""
+    parts = conninfo_to_dict(url)
+    host, port = str(parts.get("host", "localhost")), int(parts.get("port") or 5432)
+    return f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
+
+
+def url_through(proxy: Proxy, url: str) -> str:
+    parts = conninfo_to_dict(url)
+    password = f":{quote(str(parts['password']))}" if parts.get("password") else ""
+    return f"postgresql://{parts['user']}{password}@127.0.0.1:{proxy.port}/{parts['dbname']}?sslmode=disable"

@@ -18,7 +18,7 @@ from torture.chats import SCRIPTED, words
 from torture.checker import Attempts
 from torture.postgres import KillablePostgres
 from torture.product import MARK, Product, migrate, serving
-from torture.proxy import Fate, Proxy, proxying
+from torture.proxy import Fate, Proxy, proxying, upstream_of, url_through
 from torture.report import Result
 from torture.watchers import ROUTES, Log, Stream, watching
 
@@ -54,6 +54,7 @@ class Stage:
     server: KillablePostgres
     proxy: Proxy
     product: Product
+    url: str  # Of the database, past the proxy.
     token: str  # Of somebody else.
     sessions: list[tuple[int, str]]
     attempts: Attempts
@@ -61,11 +62,6 @@ class Stage:
     times: Times
     said: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def socket_url(self) -> str:
-        """The database past the proxy."""
-        return f"postgresql://chatstore@/postgres?host={self.server.folder}"
 
     @contextmanager
     def part(
@@ -106,10 +102,6 @@ class Stage:
         began = time.monotonic()
         time.sleep(self.times.window)
         return began, began + self.times.window
-
-
-def through(proxy: Proxy) -> str:
-    return f"postgresql://chatstore@/postgres?host=127.0.0.1&port={proxy.port}"
 
 
 def stalled(stage: Stage) -> None:
@@ -159,7 +151,7 @@ def locked_session(stage: Stage) -> None:
         ) as queue,
         stage.part("locked session", AWAY_SECONDS + LOCK_SECONDS, sessions=others) as log,
     ):
-        with psycopg.connect(stage.socket_url) as holder:
+        with psycopg.connect(stage.url) as holder:
             query = "SELECT 1 FROM conversations_session WHERE session_id = %s FOR UPDATE"
             holder.execute(query, [wanted[0][1]])
             held = time.monotonic()
@@ -179,7 +171,7 @@ def locked_session(stage: Stage) -> None:
 def locked_table(stage: Stage) -> None:
     """Somebody holds what one kind of route reads: that one is unavailable, the others are as before."""
     with stage.part("locked table", AWAY_SECONDS) as log:
-        with psycopg.connect(stage.socket_url) as holder:
+        with psycopg.connect(stage.url) as holder:
             holder.execute("LOCK TABLE conversations_usage IN ACCESS EXCLUSIVE MODE")
             held = time.monotonic()
             time.sleep(stage.times.lock)
@@ -225,7 +217,7 @@ def check_turn(stage: Stage, turn: Stream) -> None:
     stage.expect(ends(turn), f"the turn told of no end: {turn.events[-1:]}")
     found = list[Any]()
     query = "SELECT status, length(content) FROM conversations_message WHERE role <> 'user' AND content LIKE %s"
-    with psycopg.connect(stage.socket_url, autocommit=True) as database:
+    with psycopg.connect(stage.url, autocommit=True) as database:
         while time.monotonic() < until:  # A lease that is over is settled by a keeper.
             found = database.execute(query, [f"{MARK} 0 {MARK} 1 %"]).fetchall()
             if found and found[0][0] != "streaming":
@@ -241,7 +233,7 @@ def ends(turn: Stream) -> bool:
 
 def check_events(stage: Stage, live: Stream, session: str) -> None:
     """Every message that was stored while it was open has been told, in order."""
-    with psycopg.connect(stage.socket_url) as database:
+    with psycopg.connect(stage.url) as database:
         query = """SELECT m.position FROM conversations_message m JOIN conversations_session s
             ON s.id = m.session_id WHERE s.session_id = %s ORDER BY m.position"""
         stored = [row[0] for row in database.execute(query, [session]).fetchall()]
@@ -273,12 +265,12 @@ def staged(seed: int, times: Times, **settings: str) -> Iterator[Stage]:
         tokens = migrate(url, users=2)
         chosen = {"DB_STATEMENT_TIMEOUT": str(times.statement), "ASSISTANT": SCRIPTED, **settings}
         with (
-            proxying(f"{server.folder}/.s.PGSQL.5432") as proxy,
+            proxying(upstream_of(url)) as proxy,
             tempfile.TemporaryDirectory() as folder,
-            serving(through(proxy), Path(folder) / "log", tokens[:1], **chosen) as product,
+            serving(url_through(proxy, url), Path(folder) / "log", tokens[:1], **chosen) as product,
         ):
             sessions = product.sessions(SESSIONS)
-            yield Stage(server, proxy, product, tokens[1], sessions, Attempts(), seed, times)
+            yield Stage(server, proxy, product, url, tokens[1], sessions, Attempts(), seed, times)
     finally:
         server.stop()
 

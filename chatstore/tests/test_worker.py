@@ -11,6 +11,7 @@ from contextlib import closing
 import pytest
 
 from chatstore import worker
+from chatstore.http import bodies
 from chatstore.worker import Link, small_body
 
 pytestmark = pytest.mark.once
@@ -83,3 +84,7 @@ def test_one_too_many_is_given_up_at_once(pair: tuple[Link, socket.socket]) -> N
 )
 def test_which_bodies_the_loop_waits_for(fields: str, length: int) -> None:
     assert small_body(f"POST / HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n".encode()) == length
+
+
+def test_what_the_loop_waits_for_is_what_a_view_finds_there() -> None:
+    assert worker.SMALL_BODY == bodies.SMALL_BODY
