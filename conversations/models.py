@@ -244,9 +244,9 @@ class TurnQuerySet(models.QuerySet["Turn"]):
         return self.running().filter(lease_until__gt=timezone.now())
 
     def shown(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Rows of messages, those that are still streaming and have lost their worker as interrupted: so they are
-        for whoever reads, before it is written. One query where any is streaming, else none."""
-        streaming = [row for row in rows if row["status"] == Message.Status.STREAMING]
+        """Messages, as rows or as JSON: those that are still streaming and have lost their worker, interrupted. So
+        they are for whoever reads, before it is written. One query where any is streaming, else none."""
+        streaming = [row for row in rows if row.get("status") == Message.Status.STREAMING]
         if streaming:
             sessions = {row["session_id"] for row in streaming}
             alive = set(self.alive().filter(session__in=sessions).values_list("session_id", flat=True))

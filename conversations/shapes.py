@@ -1,6 +1,8 @@
 """The contract's JSON of a session and a message, from a row: a mapping of columns (contract 2 and 3).
 
-UUIDs and times stay what they are where `json_bytes` writes them as the contract has them.
+UUIDs and times stay what they are where `json_bytes` writes them as the contract has them; a full second is
+spelled here, since orjson leaves out digits that are zero. A page's rows come as tuples: to name their columns
+first would take longer than all the rest.
 """
 
 from __future__ import annotations
@@ -8,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+from uuid import UUID
+
+from orjson import loads
 
 from chatstore.http.times import wire_time
 
@@ -49,52 +54,66 @@ MESSAGE_COLUMNS = (
 )
 
 
-def time_of(value: datetime) -> datetime | str:
-    """A full second is spelled here: orjson leaves out digits that are zero."""
-    return value if value.microsecond else wire_time(value)
-
-
 def session_shape(row: Mapping[str, Any]) -> dict[str, Any]:
-    deleted_at = row["deleted_at"]
+    return session_json(*(row[name] for name in SESSION_COLUMNS))
+
+
+def message_shape(row: Mapping[str, Any], session: UUID | None = None) -> dict[str, Any]:
+    """Where `session` is not given, `session__session_id` must stand beside the columns."""
+    return message_json(session or row["session__session_id"], *(row[name] for name in MESSAGE_COLUMNS))
+
+
+def session_json(
+    id: int, session_id: UUID, owner_id: int, owner_public_id: UUID, workspace_id: UUID, title: str,
+    pocket: str | None, group: str | None, agent: str | None, metadata: dict[str, Any] | str,
+    message_count: int, tokens: int, version: int, last_activity: datetime, created_at: datetime,
+    updated_at: datetime, deleted_at: datetime | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Takes SESSION_COLUMNS in their order, `metadata` as an object or as the text of one."""
     return {
-        "id": row["id"],
-        "session_id": row["session_id"],
-        "user_id": row["owner_id"],
-        "owner": row["owner_public_id"],
-        "workspace": row["workspace_id"],
-        "title": row["title"],
-        "pocket": row["pocket"],
-        "group": row["group"],
-        "agent": row["agent"],
-        "metadata": row["metadata"],
-        "message_count": row["message_count"],
-        "tokens": row["tokens"],
-        "version": row["version"],
-        "last_activity": time_of(row["last_activity"]),
-        "created_at": time_of(row["created_at"]),
-        "updated_at": time_of(row["updated_at"]),
-        "deleted_at": deleted_at and time_of(deleted_at),
+        "id": id,
+        "session_id": session_id,
+        "user_id": owner_id,
+        "owner": owner_public_id,
+        "workspace": workspace_id,
+        "title": title,
+        "pocket": pocket,
+        "group": group,
+        "agent": agent,
+        "metadata": loads(metadata) if isinstance(metadata, str) else metadata,
+        "message_count": message_count,
+        "tokens": tokens,
+        "version": version,
+        "last_activity": last_activity if last_activity.microsecond else wire_time(last_activity),
+        "created_at": created_at if created_at.microsecond else wire_time(created_at),
+        "updated_at": updated_at if updated_at.microsecond else wire_time(updated_at),
+        "deleted_at": deleted_at and (deleted_at if deleted_at.microsecond else wire_time(deleted_at)),
     }
 
 
-def message_shape(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a deleted message what `since_version` shows. Needs `session__session_id` beside the columns."""
-    if row["deleted_at"]:
-        return {"id": row["id"], "position": row["position"], "version": row["version"], "deleted": True}
+def message_json(
+    session: UUID, id: int, session_id: int, position: int, role: str, content: str, tool_name: str | None,
+    trace_id: str | None, span_id: str | None, tokens: int, metadata: dict[str, Any] | str, status: str,
+    version: int, created_at: datetime, updated_at: datetime, deleted_at: datetime | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Takes the session's UUID and MESSAGE_COLUMNS in their order, `metadata` as an object or as the text of one.
+    Of a deleted message what `since_version` shows."""
+    if deleted_at:
+        return {"id": id, "position": position, "version": version, "deleted": True}
     return {
-        "id": row["id"],
-        "session_id": row["session_id"],
-        "session": row["session__session_id"],
-        "position": row["position"],
-        "role": row["role"],
-        "content": row["content"],
-        "tool_name": row["tool_name"],
-        "trace_id": row["trace_id"],
-        "span_id": row["span_id"],
-        "tokens": row["tokens"],
-        "metadata": row["metadata"],
-        "status": row["status"],
-        "version": row["version"],
-        "created_at": time_of(row["created_at"]),
-        "updated_at": time_of(row["updated_at"]),
+        "id": id,
+        "session_id": session_id,
+        "session": session,
+        "position": position,
+        "role": role,
+        "content": content,
+        "tool_name": tool_name,
+        "trace_id": trace_id,
+        "span_id": span_id,
+        "tokens": tokens,
+        "metadata": loads(metadata) if isinstance(metadata, str) else metadata,
+        "status": status,
+        "version": version,
+        "created_at": created_at if created_at.microsecond else wire_time(created_at),
+        "updated_at": updated_at if updated_at.microsecond else wire_time(updated_at),
     }

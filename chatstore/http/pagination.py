@@ -17,6 +17,7 @@ from rest_framework.views import APIView
 
 from chatstore.http.parameters import integer_of
 from chatstore.http.problems import Invalid
+from chatstore.http.times import wire_time
 
 PAGE_PARAMETERS = ("limit", "skip", "cursor")
 MAX_SKIP = 2**31 - 1
@@ -90,7 +91,7 @@ class KeysetPagination(BasePagination):
     def next_link(self) -> str:
         assert self.next_after is not None
         keys = [self.next_after[name.lstrip("-")] for name in self.keyset]
-        plain = [key.isoformat() if isinstance(key, datetime) else key for key in keys]
+        plain = [wire_time(key) if isinstance(key, datetime) else key for key in keys]
         cursor = SIGNER.sign_object([self.binding(), *plain]).replace(":", "%3A")
         others = self.request.query_params.copy()
         for name in ("skip", "cursor"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS
@@ -13,9 +13,9 @@ from chatstore.compiled import CompiledQuery, Parameter
 from chatstore.http.pagination import Read, beyond
 from chatstore.ids import row_id_of, uuid_of
 from conversations.models import Message, MessageQuerySet, Session, SessionQuerySet
-from conversations.shapes import MESSAGE_COLUMNS, SESSION_COLUMNS
+from conversations.shapes import MESSAGE_COLUMNS, SESSION_COLUMNS, message_json, session_json
 
-TRACED_COLUMNS = (*MESSAGE_COLUMNS, "session__session_id")
+TRACED_COLUMNS = ("session__session_id", *MESSAGE_COLUMNS)
 NEWEST_FIRST = ("-updated_at", "-id")
 
 
@@ -63,72 +63,65 @@ PERSONAL = CompiledQuery(
     lambda: Workspace.objects.filter(personal_of=Caller(), memberships__user=Caller()).values(*WHOLE_WORKSPACE)
 )
 # Planned for each owner: most have so few sessions that a plan for anybody would sort them all.
-OWN = CompiledQuery(own_rows, prepare=False)
+OWN = CompiledQuery(own_rows, prepare=False, json_as_text=True)
 OWN_BEYOND = CompiledQuery(
     lambda: own_rows().filter(beyond(NEWEST_FIRST, [of(Session, "updated_at"), of(Session, "id")])),
     prepare=False,
+    json_as_text=True,
 )
-SAID = {
-    order: CompiledQuery(lambda order=order: said_in().order_by(order).values(*MESSAGE_COLUMNS))  # type: ignore[misc]
-    for order in ("position", "-position")
-}
-SAID_BEYOND = {
-    order: CompiledQuery(
-        lambda order=order: (
-            said_in()  # type: ignore[misc]
-            .filter(beyond((order,), [of(Message, "position")]))
-            .order_by(order)
-            .values(*MESSAGE_COLUMNS)
-        )
-    )
-    for order in SAID
-}
-TRACED = {
-    order: CompiledQuery(lambda order=order: traced().order_by(order).values(*TRACED_COLUMNS))  # type: ignore[misc]
-    for order in ("id", "-id")
-}
-TRACED_BEYOND = {
-    order: CompiledQuery(
-        lambda order=order: (
-            traced()  # type: ignore[misc]
-            .filter(beyond((order,), [of(Message, "id")]))
-            .order_by(order)
-            .values(*TRACED_COLUMNS)
-        )
-    )
-    for order in TRACED
-}
+
+
+def rows_in_order(messages: Callable[[], MessageQuerySet], order: str, columns: Sequence[str]) -> CompiledQuery:
+    return CompiledQuery(lambda: messages().order_by(order).values(*columns), json_as_text=True)
+
+
+def rows_beyond(messages: Callable[[], MessageQuerySet], order: str, columns: Sequence[str]) -> CompiledQuery:
+    last = [of(Message, order.lstrip("-"))]
+    return rows_in_order(lambda: messages().filter(beyond((order,), last)), order, columns)
+
+
+SAID = {order: rows_in_order(said_in, order, MESSAGE_COLUMNS) for order in ("position", "-position")}
+SAID_BEYOND = {order: rows_beyond(said_in, order, MESSAGE_COLUMNS) for order in SAID}
+TRACED = {order: rows_in_order(traced, order, TRACED_COLUMNS) for order in ("id", "-id")}
+TRACED_BEYOND = {order: rows_beyond(traced, order, TRACED_COLUMNS) for order in TRACED}
 
 
 def own_page(caller: User) -> Read:
-    """The caller's own live sessions, newest first."""
+    """The caller's own live sessions, newest first, as JSON."""
 
     def read(last: Sequence[Any] | None, skip: int, limit: int) -> list[dict[str, Any]]:
         if last is None:
-            return OWN.rows(caller=caller.pk, skip=skip, limit=limit)
-        return OWN_BEYOND.rows(caller=caller.pk, updated_at=last[0], id=last[1], skip=skip, limit=limit)
+            rows = OWN.tuples(caller=caller.pk, skip=skip, limit=limit)
+        else:
+            rows = OWN_BEYOND.tuples(caller=caller.pk, updated_at=last[0], id=last[1], skip=skip, limit=limit)
+        return [session_json(*row) for row in rows]
 
     return read
 
 
 def page_of(session: Session, order: str) -> Read:
-    """The live messages of a session, by `position` or `-position`."""
+    """The live messages of a session as JSON, by `position` or `-position`."""
 
     def read(last: Sequence[Any] | None, skip: int, limit: int) -> list[dict[str, Any]]:
         if last is None:
-            return SAID[order].rows(session=session.pk, skip=skip, limit=limit)
-        return SAID_BEYOND[order].rows(session=session.pk, position=last[0], skip=skip, limit=limit)
+            rows = SAID[order].tuples(session=session.pk, skip=skip, limit=limit)
+        else:
+            rows = SAID_BEYOND[order].tuples(session=session.pk, position=last[0], skip=skip, limit=limit)
+        return [message_json(session.session_id, *row) for row in rows]
 
     return read
 
 
 def of_trace(trace_id: str, caller: User, order: str) -> Read:
-    """The live messages of a trace that the caller may see, by `id` or `-id`."""
+    """The live messages of a trace that the caller may see, as JSON, by `id` or `-id`."""
 
     def read(last: Sequence[Any] | None, skip: int, limit: int) -> list[dict[str, Any]]:
+        named = {"caller": caller.pk, "trace_id": trace_id}
         if last is None:
-            return TRACED[order].rows(caller=caller.pk, trace_id=trace_id, skip=skip, limit=limit)
-        return TRACED_BEYOND[order].rows(caller=caller.pk, trace_id=trace_id, id=last[0], skip=skip, limit=limit)
+            rows = TRACED[order].tuples(**named, skip=skip, limit=limit)
+        else:
+            rows = TRACED_BEYOND[order].tuples(**named, id=last[0], skip=skip, limit=limit)
+        return [message_json(*row) for row in rows]
 
     return read
 
@@ -176,13 +169,6 @@ def messages_of(session: Session) -> QuerySet[Message]:
 
 def messages_visible_to(caller: User) -> QuerySet[Message]:
     return Message.objects.visible_to(caller)
-
-
-def with_session(rows: list[dict[str, Any]], session: Session) -> list[dict[str, Any]]:
-    """Rows of one session, each with the session's UUID: known already, so not joined."""
-    for row in rows:
-        row["session__session_id"] = session.session_id
-    return rows
 
 
 def personal_workspace(caller: User) -> Workspace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 from django.conf import settings
@@ -67,8 +68,7 @@ class SessionViewSet(ConversationViewSet):
     def list(self, request: Request) -> Response:
         """The caller's own, newest `updated_at` first. With `workspace` and `owner`, an admin of the
         workspace lists other people's."""
-        page = self.page_of(self.rows())
-        return self.get_paginated_response([session_shape(row) for row in page])
+        return self.get_paginated_response(self.page_of(self.rows(), session_shape))
 
     def rows(self) -> QuerySet[Any, Any] | Read:
         if self.is_plain():
@@ -232,19 +232,18 @@ class MessageViewSet(ConversationViewSet):
         self.check_query()
         if self.of_one is None:
             self.check_search()
-            found = Turn.objects.shown(self.page_of(self.rows(None)))
-            return self.get_paginated_response([message_shape(row) for row in found])
+            found = self.page_of(self.rows(None), message_shape)
+            return self.get_paginated_response(Turn.objects.shown(found))
         tag = self.tag_of_page(self.of_one)
         # Nobody holds the tag of a page that cannot be; `*` would match it.
         is_named = request.headers.get("If-None-Match", "").strip() != "*"
         if is_named and (unchanged := get_conditional_response(request._request, tag)) is not None:
             unchanged["ETag"] = tag
             return cast(Response, unchanged)
-        found = self.page_of(self.rows(self.of_one))
+        found = self.page_of(self.rows(self.of_one), partial(message_shape, session=self.of_one.session_id))
         # A text that is being written grows without a new version.
-        final = all(row["status"] != Message.Status.STREAMING for row in found)
-        rows = queries.with_session(Turn.objects.shown(found), self.of_one)
-        response = self.get_paginated_response([message_shape(row) for row in rows])
+        final = all(message.get("status") != Message.Status.STREAMING for message in found)
+        response = self.get_paginated_response(Turn.objects.shown(found))
         if final:
             response["ETag"] = tag
         return response

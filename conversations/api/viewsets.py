@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from django.db.models import QuerySet
@@ -42,8 +43,12 @@ class ConversationViewSet(StrictViewSet):
         narrowed = self.request.query_params.keys() - {*PAGE_PARAMETERS, *others}
         return not narrowed and not self.caller.confined_to
 
-    def page_of(self, rows: QuerySet[Any, Any] | Read) -> list[dict[str, Any]]:
-        return cast(KeysetPagination, self.paginator).paginate_queryset(rows, self.request, self)
+    def page_of(
+        self, rows: QuerySet[Any, Any] | Read, shape: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    ) -> list[dict[str, Any]]:
+        """What a Read gives, or the JSON that `shape` makes of a queryset's rows."""
+        page = cast(KeysetPagination, self.paginator).paginate_queryset(rows, self.request, self)
+        return [shape(row) for row in page] if shape and isinstance(rows, QuerySet) else page
 
     def session_named(self, ref: str, *, deleted_too: bool = False) -> Session:
         """Fetch, then authorise: 404 where it is not, 403 where it is not for the caller."""

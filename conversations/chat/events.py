@@ -169,7 +169,7 @@ class Events:
             yield from self.of_tool(row, is_new)
 
     def named(self, row: Row, is_new: bool) -> Named:
-        shape = message_shape({**row, "session__session_id": self.session.session_id})
+        shape = message_shape(row, self.session.session_id)
         if row["deleted_at"]:
             return "message_deleted", shape
         if self.row is row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -104,14 +104,14 @@ def built(ref: str, caller: User, *, deleted_too: bool = False) -> Session | Non
 def compiled_queries(monkeypatch: pytest.MonkeyPatch) -> list[CompiledQuery]:
     """Those that are asked from now on, but for who the caller is."""
     used: list[CompiledQuery] = []
-    rows = CompiledQuery.rows
+    tuples = CompiledQuery.tuples
 
-    def noted(query: CompiledQuery, **values: Any) -> list[dict[str, Any]]:
+    def noted(query: CompiledQuery, **values: Any) -> list[Sequence[Any]]:
         if query is not WITH_PERSON:
             used.append(query)
-        return rows(query, **values)
+        return tuples(query, **values)
 
-    monkeypatch.setattr(CompiledQuery, "rows", noted)
+    monkeypatch.setattr(CompiledQuery, "tuples", noted)
     return used
 
 
