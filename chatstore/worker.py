@@ -37,6 +37,11 @@ MAX_HEAD: Final = 64 * 1024
 LEAVE_SECONDS: Final = 2
 # Of the threads, those that may wait for clients at once: the others serve whoever is quick.
 WAITING_SHARE: Final = 0.5
+# Requests that are begun at once. Threads take turns at Python's lock: with more there are more turns, and more of
+# PostgreSQL's processes, for the same work.
+AT_ONCE: Final = 4
+# A request that takes longer waits for something, or streams: another begins beside it.
+BRIEF_SECONDS: Final = 0.02
 
 # A body of so many bytes is read by the loop, too, unless its client waits to be asked for it.
 SMALL_BODY: Final = 16 * 1024
@@ -173,6 +178,8 @@ class Worker(ThreadWorker):
         super().__init__(*args, **kwargs)
         self.places = threading.Semaphore(max(1, int(self.cfg.threads * WAITING_SHARE)))
         self.leaving: deque[Connection] = deque()
+        self.ready: deque[Connection] = deque()
+        self.begun: dict[Connection, float] = {}  # When, by the clock of time.monotonic; the earliest first.
         self.silent_until = float("inf")
 
     @classmethod
@@ -220,14 +227,33 @@ class Worker(ThreadWorker):
             self.accept(listener)
 
     def enqueue_req(self, conn: Connection) -> None:
-        """Give the connection to a thread as soon as the head of a request is there."""
+        """Give the connection to a thread as soon as the head of a request is there, and others have ended."""
         if conn.has_head():
-            super().enqueue_req(conn)
+            self.ready.append(conn)
+            self.begin_ready()
             return
         conn.timeout = time.monotonic() + HEAD_SECONDS
         self.pending_conns.append(conn)
         more = partial(self.on_pending_socket_readable, conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, more)
+
+    def begin_ready(self) -> None:
+        now = time.monotonic()
+        while self.ready:
+            if len(self.begun) >= AT_ONCE:
+                earliest, began = next(iter(self.begun.items()))
+                if now - began < BRIEF_SECONDS:
+                    return
+                del self.begun[earliest]
+            conn = self.ready.popleft()
+            self.begun[conn] = now
+            super().enqueue_req(conn)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        if self.ready:
+            timeout = min(timeout, BRIEF_SECONDS)
+        super().wait_for_and_dispatch_events(timeout)
+        self.begin_ready()
 
     def on_pending_socket_readable(self, conn: Connection, client: Any) -> None:
         if conn.has_head():
@@ -240,6 +266,7 @@ class Worker(ThreadWorker):
 
     def finish_request(self, conn: Connection, fs: Any) -> None:
         """gunicorn's own waits two seconds for each client that is told to go, and nobody else is served."""
+        self.begun.pop(conn, None)
         if conn.sock.is_given_up or fs.cancelled() or fs.exception():
             self.end(conn)
         elif fs.result():

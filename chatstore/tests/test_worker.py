@@ -1,18 +1,23 @@
-"""How long gunicorn's threads wait for clients. torture/tests/test_slow.py tries it with many."""
+"""How long gunicorn's threads wait for clients (torture/tests/test_slow.py tries it with many), and who begins."""
 
 from __future__ import annotations
 
+import selectors
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import closing
+from typing import Any
 
 import pytest
+from gunicorn.workers.gthread import ThreadWorker
 
 from chatstore import worker
 from chatstore.http import bodies
-from chatstore.worker import Link, small_body
+from chatstore.worker import Link, Worker, small_body
 
 pytestmark = pytest.mark.once
 
@@ -88,3 +93,55 @@ def test_which_bodies_the_loop_waits_for(fields: str, length: int) -> None:
 
 def test_what_the_loop_waits_for_is_what_a_view_finds_there() -> None:
     assert worker.SMALL_BODY == bodies.SMALL_BODY
+
+
+class Asking:
+    """A connection whose request is there."""
+
+    is_given_up = False
+
+    @property
+    def sock(self) -> Asking:
+        return self
+
+
+class Begun(Worker):
+    """The part of a worker that says which requests begin."""
+
+    def __init__(self, ready: list[Any]) -> None:
+        self.ready, self.begun = deque(ready), {}
+        self.poller = selectors.DefaultSelector()
+
+
+@pytest.fixture
+def many() -> list[Any]:
+    return [Asking() for _ in range(worker.AT_ONCE + 2)]
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the threads have got."""
+    given: list[Any] = []
+    monkeypatch.setattr(ThreadWorker, "enqueue_req", lambda _, conn: given.append(conn))
+    monkeypatch.setattr(ThreadWorker, "finish_request", lambda *_: None)
+    return given
+
+
+def test_few_requests_begin_at_once(many: list[Any], given: list[Any]) -> None:
+    server, ended = Begun(many), Future[bool]()
+    server.begin_ready()
+    server.begin_ready()
+    assert given == many[:-2]
+    ended.set_result(True)
+    server.finish_request(many[1], ended)
+    server.begin_ready()
+    assert given == many[:-1]
+
+
+def test_beside_those_that_wait_others_begin_soon(many: list[Any], given: list[Any]) -> None:
+    server, began = Begun(many), time.monotonic()
+    server.begin_ready()
+    while len(given) < len(many):
+        server.wait_for_and_dispatch_events(10)
+    assert given == many
+    assert time.monotonic() - began < 5
