@@ -10,12 +10,14 @@ written once, as a queryset like any other with a `Parameter` where a value goes
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Any, NamedTuple
+from functools import cache, cached_property
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import Expression, JSONField, Model, QuerySet
+
+M = TypeVar("M", bound=Model)
 
 
 def fetched(sql: str, parameters: Sequence[Any], *, prepare: bool = True) -> list[tuple[Any, ...]]:
@@ -26,6 +28,18 @@ def fetched(sql: str, parameters: Sequence[Any], *, prepare: bool = True) -> lis
         cursor.execute(sql, parameters)
         rows: list[tuple[Any, ...]] = cursor.fetchall()
     return rows
+
+
+@cache
+def columns_of(model: type[Model]) -> list[str]:
+    """All columns of a model, as `values()` takes them."""
+    return [field.attname for field in model._meta.concrete_fields]
+
+
+def instance_of(model: type[M], row: dict[str, Any], prefix: str = "") -> M:
+    """What a row holds of a model: all its columns, by their names with `prefix` before them."""
+    names = columns_of(model)
+    return model.from_db(DEFAULT_DB_ALIAS, names, [row[prefix + name] for name in names])
 
 
 class Parameter(Expression):

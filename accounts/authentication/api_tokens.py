@@ -6,24 +6,21 @@ import re
 from typing import Any
 
 from django.conf import settings
-from django.db import DEFAULT_DB_ALIAS
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from accounts.authentication.refusals import invalid_token
 from accounts.models import ApiToken, User, digest_of
-from chatstore.compiled import CompiledQuery, Parameter
+from chatstore.compiled import CompiledQuery, Parameter, columns_of, instance_of
 
 SHAPE = re.compile(r"cst_[A-Za-z0-9_-]{43}")
-TOKEN = [field.attname for field in ApiToken._meta.concrete_fields]
-PERSON = [field.attname for field in User._meta.concrete_fields]
 
 
 def with_person() -> QuerySet[Any, Any]:
     """The valid token with this digest, and whose it is."""
     valid = ApiToken.objects.valid(Parameter("now", ApiToken, "expires_at"))
     named = valid.filter(digest=Parameter("digest", ApiToken, "digest"))
-    return named.values(*TOKEN, *(f"user__{name}" for name in PERSON))
+    return named.values(*columns_of(ApiToken), *(f"user__{name}" for name in columns_of(User)))
 
 
 # Every request asks it.
@@ -37,8 +34,8 @@ def person_of(text: str) -> tuple[User, ApiToken] | None:
     row = WITH_PERSON.row(digest=digest_of(text), now=now) if SHAPE.fullmatch(text) else None
     if row is None:
         raise invalid_token("The token is unknown, revoked or expired.")
-    user = User.from_db(DEFAULT_DB_ALIAS, PERSON, [row[f"user__{name}"] for name in PERSON])
-    token = ApiToken.from_db(DEFAULT_DB_ALIAS, TOKEN, [row[name] for name in TOKEN])
+    user = instance_of(User, row, "user__")
+    token = instance_of(ApiToken, row)
     token.user = user
     token.note_use(now)
     return user, token

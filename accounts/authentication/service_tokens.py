@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 from django.conf import settings
@@ -12,7 +14,8 @@ from django.utils import timezone
 from rest_framework.exceptions import PermissionDenied
 
 from accounts.authentication.refusals import invalid_token
-from accounts.models import ServiceToken, User
+from accounts.models import Identity, ServiceToken, User, UserQuerySet, Workspace, digest_of
+from chatstore.compiled import CompiledQuery, Parameter, columns_of, instance_of
 from chatstore.http.requests import LONG_WORD, masked
 from chatstore.ids import uuid_of
 
@@ -23,6 +26,37 @@ NO_NAME = {"\0", "\N{REPLACEMENT CHARACTER}"}
 log = structlog.get_logger("chatstore.authentication")
 
 
+def users(named: Callable[[UserQuerySet], UserQuerySet]) -> CompiledQuery:
+    """Those that `named` finds, with what `objection` asks."""
+    workspace: Any = Parameter("workspace", Workspace, "public_id")
+    return CompiledQuery(
+        lambda: (
+            named(User.objects.all())
+            .with_powers()
+            .with_role_in(workspace)
+            .values(*columns_of(User), "has_powers", "role_in")
+        )
+    )
+
+
+def of_digest() -> Any:
+    """The token in force with this digest."""
+    in_force = ServiceToken.objects.in_force(Parameter("now", ServiceToken, "expires_at"))
+    return in_force.filter(digest=Parameter("digest", ServiceToken, "digest")).values(*columns_of(ServiceToken))
+
+
+def identified(users: UserQuerySet) -> UserQuerySet:
+    issuer: Any = Parameter("issuer", Identity, "issuer")
+    subject: Any = Parameter("subject", Identity, "subject")
+    return users.identified(issuer, subject)
+
+
+# Every request of a back end asks the first, and one of the others.
+OF_DIGEST = CompiledQuery(of_digest)
+BY_IDENTITY = users(identified)
+BY_PUBLIC_ID = users(lambda users: users.filter(public_id=Parameter("public_id", User, "public_id")))
+
+
 def service_of(text: str) -> ServiceToken | None:
     """The service whose token this is; None for a token of another kind. 401 for one that opens nothing."""
     if not settings.ENVIRONMENT.service_tokens:
@@ -31,12 +65,12 @@ def service_of(text: str) -> ServiceToken | None:
         return ServiceToken(name="SERVICE_AUTH_TOKEN")
     if not text.startswith(ServiceToken.PREFIX):
         return None
-    token: ServiceToken | None = None
-    if SHAPE.fullmatch(text):
-        token = ServiceToken.objects.in_force().of_text(text).first()
-    if token is None:
+    now = timezone.now()
+    row = OF_DIGEST.row(digest=digest_of(text), now=now) if SHAPE.fullmatch(text) else None
+    if row is None:
         raise invalid_token("The token is unknown, revoked or expired.")
-    token.note_use(timezone.now())
+    token = instance_of(ServiceToken, row)
+    token.note_use(now)
     return token
 
 
@@ -62,19 +96,20 @@ def user_for(service: ServiceToken, on_behalf_of: str | None) -> User:
 
 
 def user_named(service: ServiceToken, name: str) -> User | None:
-    """By public id, or `issuer|subject` (a subject may hold bars itself); with what `objection` asks."""
-    users = User.objects.with_powers()
+    """By public id, or `issuer|subject` (a subject may hold bars itself); with `has_powers`, and the role in the
+    token's workspace."""
+    workspace = service.workspace_id
     issuer, bar, subject = name.partition("|")
+    row = None
     if bar and not NO_NAME & set(name):
-        users = users.identified(issuer, subject)
+        row = BY_IDENTITY.row(issuer=issuer, subject=subject, workspace=workspace)
     elif public_id := uuid_of(name):
-        users = users.filter(public_id=public_id)
-    else:
+        row = BY_PUBLIC_ID.row(public_id=public_id, workspace=workspace)
+    if row is None:
         return None
-    if service.workspace_id:
-        users = users.with_role_in(service.workspace_id)
-    found: User | None = users.first()
-    return found
+    user = instance_of(User, row)
+    user.has_powers, user.role_in = row["has_powers"], row["role_in"]
+    return user
 
 
 def loggable(name: str) -> str:

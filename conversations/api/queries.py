@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Model, QuerySet
 
 from accounts.models import Membership, User, Workspace
-from chatstore.compiled import CompiledQuery, Parameter
+from chatstore.compiled import CompiledQuery, Parameter, columns_of, instance_of
 from chatstore.http.pagination import Read, beyond
 from chatstore.ids import row_id_of, uuid_of
 from conversations.models import Message, MessageQuerySet, Session, SessionQuerySet
@@ -35,12 +34,9 @@ def of(model: type[Model], field: str) -> Any:
 
 # What every request asks, compiled once. The rest of this module says the same of any caller and any filter.
 
-WHOLE_WORKSPACE = [field.attname for field in Workspace._meta.concrete_fields]
-WHOLE_SESSION = [field.attname for field in Session._meta.concrete_fields]
-
 
 def whole(sessions: SessionQuerySet) -> QuerySet[Any, Any]:
-    return sessions.live().with_role_of(Caller()).values(*WHOLE_SESSION, "role_of_caller")  # type: ignore[arg-type]
+    return sessions.live().with_role_of(Caller()).values(*columns_of(Session), "role_of_caller")  # type: ignore[arg-type]
 
 
 def own_rows() -> QuerySet[Any, Any]:
@@ -60,7 +56,9 @@ def traced() -> MessageQuerySet:
 BY_ID = CompiledQuery(lambda: whole(Session.objects.filter(pk=of(Session, "id"))))
 BY_UUID = CompiledQuery(lambda: whole(Session.objects.filter(session_id=of(Session, "session_id"))))
 PERSONAL = CompiledQuery(
-    lambda: Workspace.objects.filter(personal_of=Caller(), memberships__user=Caller()).values(*WHOLE_WORKSPACE)
+    lambda: Workspace.objects.filter(personal_of=Caller(), memberships__user=Caller()).values(
+        *columns_of(Workspace)
+    )
 )
 # Planned for each owner: most have so few sessions that a plan for anybody would sort them all.
 OWN = CompiledQuery(own_rows, prepare=False, json_as_text=True)
@@ -137,7 +135,7 @@ def session_named(ref: str, caller: User, *, deleted_too: bool = False) -> Sessi
         row = BY_ID.row(id=row_id, caller=caller.pk) if (row_id := row_id_of(ref)) else None
     if row is None:
         return None
-    session = Session.from_db(DEFAULT_DB_ALIAS, WHOLE_SESSION, [row[name] for name in WHOLE_SESSION])
+    session = instance_of(Session, row)
     session.role_of_caller = row["role_of_caller"]
     return session
 
@@ -174,11 +172,7 @@ def messages_visible_to(caller: User) -> QuerySet[Message]:
 def personal_workspace(caller: User) -> Workspace:
     """The caller's own workspace, made where it is missing."""
     row = PERSONAL.row(caller=caller.pk)
-    return (
-        Workspace.from_db(DEFAULT_DB_ALIAS, WHOLE_WORKSPACE, list(row.values()))
-        if row
-        else caller.personal_workspace()
-    )
+    return instance_of(Workspace, row) if row else caller.personal_workspace()
 
 
 def workspace_with_role(public_id: Any, caller: User) -> tuple[Workspace | None, str | None]:
