@@ -22,6 +22,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from accounts.authentication.credentials import Login
+from accounts.authentication.identities import user_of
 from accounts.authentication.login_tables import tables
 from accounts.authentication.profiles import is_kept, profile_of
 from accounts.authentication.refusals import active, invalid_token
@@ -76,7 +77,7 @@ def person_with(**where: str) -> tuple[User, Login]:
     if not is_kept(subject):
         raise invalid_token("The login's user cannot be kept here.")
     profile = profile_of(login["user__name"], login["user__email"], login["user__email_verified"] in (True, 1))
-    user, _ = User.objects.of_identity(settings.ENVIRONMENT.better_auth_issuer, subject, **profile)
+    user = user_of(settings.ENVIRONMENT.better_auth_issuer, subject, profile)
     return active(user), Login(str(login["id"]))
 
 

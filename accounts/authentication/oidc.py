@@ -22,6 +22,7 @@ from jwt.exceptions import (
 )
 
 from accounts.authentication.credentials import AccessToken
+from accounts.authentication.identities import user_of
 from accounts.authentication.issuer_keys import keys_at
 from accounts.authentication.profiles import is_kept, profile_of
 from accounts.authentication.refusals import active, invalid_token
@@ -43,7 +44,7 @@ def person_of(text: str) -> tuple[User, AccessToken] | None:
     issuer, claims = verified(text, issuers)
     verified_email = claims.get(issuer.email_verified_claim) is True
     profile = profile_of(claims.get("name"), claims.get(issuer.email_claim), verified_email)
-    user, _ = User.objects.of_identity(issuer.issuer, claims["sub"], **profile)
+    user = user_of(issuer.issuer, claims["sub"], profile)
     return active(user), AccessToken(user.pk, claims["exp"])
 
 

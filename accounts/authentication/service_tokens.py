@@ -13,8 +13,9 @@ from django.conf import settings
 from django.utils import timezone
 from rest_framework.exceptions import PermissionDenied
 
+from accounts.authentication.identities import identified
 from accounts.authentication.refusals import invalid_token
-from accounts.models import Identity, ServiceToken, User, UserQuerySet, Workspace, digest_of
+from accounts.models import ServiceToken, User, UserQuerySet, Workspace, digest_of
 from chatstore.compiled import CompiledQuery, Parameter, columns_of, instance_of
 from chatstore.http.requests import LONG_WORD, masked
 from chatstore.ids import uuid_of
@@ -43,12 +44,6 @@ def of_digest() -> Any:
     """The token in force with this digest."""
     in_force = ServiceToken.objects.in_force(Parameter("now", ServiceToken, "expires_at"))
     return in_force.filter(digest=Parameter("digest", ServiceToken, "digest")).values(*columns_of(ServiceToken))
-
-
-def identified(users: UserQuerySet) -> UserQuerySet:
-    issuer: Any = Parameter("issuer", Identity, "issuer")
-    subject: Any = Parameter("subject", Identity, "subject")
-    return users.identified(issuer, subject)
 
 
 # Every request of a back end asks the first, and one of the others.
