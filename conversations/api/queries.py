@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from uuid import UUID
 
-from django.db.models import Model, QuerySet
+from django.db.models import F, Model, QuerySet
+from django.db.models.functions import Coalesce
 
 from accounts.models import Membership, User, Workspace
 from chatstore.compiled import CompiledQuery, Parameter, columns_of, instance_of
@@ -19,12 +21,17 @@ NEWEST_FIRST = ("-updated_at", "-id")
 
 
 class Caller(Parameter):
-    """Stands for a caller whom no service confines to a workspace."""
-
-    confined_to = None
+    """Stands for a caller, whom a service may confine to a workspace."""
 
     def __init__(self) -> None:
         super().__init__("caller", Membership, "user")
+        # Of memberships: the one workspace, or whichever a row has.
+        self.confined_to = Coalesce(Parameter("confined_to", Workspace, "public_id"), F("workspace_id"))
+
+
+def by(caller: User) -> dict[str, Any]:
+    """The parameters that a `Caller` stands for."""
+    return {"caller": caller.pk, "confined_to": caller.confined_to}
 
 
 def of(model: type[Model], field: str) -> Any:
@@ -53,8 +60,23 @@ def traced() -> MessageQuerySet:
     return named.filter(trace_id=of(Message, "trace_id"), deleted_at=None)
 
 
+def numbered() -> QuerySet[Any, Any]:
+    role = Membership.objects.role_of(Caller(), "session__workspace_id")  # type: ignore[arg-type]
+    found = Message.objects.live().filter(pk=of(Message, "id")).annotate(role_of_caller=role)
+    of_session = (f"session__{name}" for name in columns_of(Session))
+    return found.values(*columns_of(Message), *of_session, "role_of_caller")
+
+
+def with_role() -> QuerySet[Any, Any]:
+    role = Membership.objects.role_of(Caller(), "public_id")  # type: ignore[arg-type]
+    found = Workspace.objects.filter(public_id=of(Workspace, "public_id")).annotate(role=role)
+    return found.values(*columns_of(Workspace), "role")
+
+
 BY_ID = CompiledQuery(lambda: whole(Session.objects.filter(pk=of(Session, "id"))))
 BY_UUID = CompiledQuery(lambda: whole(Session.objects.filter(session_id=of(Session, "session_id"))))
+NUMBERED = CompiledQuery(numbered)
+WITH_ROLE = CompiledQuery(with_role)
 PERSONAL = CompiledQuery(
     lambda: Workspace.objects.filter(personal_of=Caller(), memberships__user=Caller()).values(
         *columns_of(Workspace)
@@ -89,9 +111,9 @@ def own_page(caller: User) -> Read:
 
     def read(last: Sequence[Any] | None, skip: int, limit: int) -> list[dict[str, Any]]:
         if last is None:
-            rows = OWN.tuples(caller=caller.pk, skip=skip, limit=limit)
+            rows = OWN.tuples(**by(caller), skip=skip, limit=limit)
         else:
-            rows = OWN_BEYOND.tuples(caller=caller.pk, updated_at=last[0], id=last[1], skip=skip, limit=limit)
+            rows = OWN_BEYOND.tuples(**by(caller), updated_at=last[0], id=last[1], skip=skip, limit=limit)
         return [session_json(*row) for row in rows]
 
     return read
@@ -114,7 +136,7 @@ def of_trace(trace_id: str, caller: User, order: str) -> Read:
     """The live messages of a trace that the caller may see, as JSON, by `id` or `-id`."""
 
     def read(last: Sequence[Any] | None, skip: int, limit: int) -> list[dict[str, Any]]:
-        named = {"caller": caller.pk, "trace_id": trace_id}
+        named = {**by(caller), "trace_id": trace_id}
         if last is None:
             rows = TRACED[order].tuples(**named, skip=skip, limit=limit)
         else:
@@ -126,13 +148,12 @@ def of_trace(trace_id: str, caller: User, order: str) -> Read:
 
 def session_named(ref: str, caller: User, *, deleted_too: bool = False) -> Session | None:
     """The session that `ref` names by either id, with the caller's role in its workspace."""
-    if deleted_too or caller.confined_to:
-        sessions = Session.objects.all() if deleted_too else Session.objects.live()
-        return sessions.named(ref).with_role_of(caller).first()
+    if deleted_too:
+        return Session.objects.named(ref).with_role_of(caller).first()
     if session_id := uuid_of(ref):
-        row = BY_UUID.row(session_id=session_id, caller=caller.pk)
+        row = BY_UUID.row(session_id=session_id, **by(caller))
     else:
-        row = BY_ID.row(id=row_id, caller=caller.pk) if (row_id := row_id_of(ref)) else None
+        row = BY_ID.row(id=row_id, **by(caller)) if (row_id := row_id_of(ref)) else None
     if row is None:
         return None
     session = instance_of(Session, row)
@@ -142,11 +163,12 @@ def session_named(ref: str, caller: User, *, deleted_too: bool = False) -> Sessi
 
 def message_numbered(row_id: int, caller: User) -> Message | None:
     """A live message with its session, which knows the caller's role."""
-    role = Membership.objects.role_of(caller, "session__workspace_id")
-    messages = Message.objects.live().select_related("session").annotate(role_of_caller=role)
-    message = messages.filter(pk=row_id).first()
-    if message is not None:
-        message.session.role_of_caller = vars(message)["role_of_caller"]
+    row = NUMBERED.row(id=row_id, **by(caller))
+    if row is None:
+        return None
+    message = instance_of(Message, row)
+    message.session = instance_of(Session, row, "session__")
+    message.session.role_of_caller = row["role_of_caller"]
     return message
 
 
@@ -175,8 +197,7 @@ def personal_workspace(caller: User) -> Workspace:
     return instance_of(Workspace, row) if row else caller.personal_workspace()
 
 
-def workspace_with_role(public_id: Any, caller: User) -> tuple[Workspace | None, str | None]:
+def workspace_with_role(public_id: UUID, caller: User) -> tuple[Workspace | None, str | None]:
     """A workspace and the caller's role in it, None for a stranger."""
-    role = Membership.objects.role_of(caller, "public_id")
-    workspace = Workspace.objects.filter(public_id=public_id).annotate(role=role).first()
-    return workspace, vars(workspace)["role"] if workspace else None
+    row = WITH_ROLE.row(public_id=public_id, **by(caller))
+    return (instance_of(Workspace, row), row["role"]) if row else (None, None)

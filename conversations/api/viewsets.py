@@ -40,8 +40,7 @@ class ConversationViewSet(StrictViewSet):
 
     def is_plain(self, *others: str) -> bool:
         """Whether nothing narrows the list but these parameters: its query then is one that is compiled."""
-        narrowed = self.request.query_params.keys() - {*PAGE_PARAMETERS, *others}
-        return not narrowed and not self.caller.confined_to
+        return not self.request.query_params.keys() - {*PAGE_PARAMETERS, *others}
 
     def page_of(
         self, rows: QuerySet[Any, Any] | Read, shape: Callable[[dict[str, Any]], dict[str, Any]] | None = None
