@@ -61,7 +61,7 @@ def soak(
     *,
     seconds: float = 600,
     people: int = 20,
-    rate: float = 3,
+    rate: float = 6,
     workers: int = 2,
     limits: Limits | None = None,
     wsgi: str = "chatstore.wsgi",
