@@ -12,8 +12,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from orjson import loads
-
 from chatstore.http.times import wire_time
 
 SESSION_COLUMNS = (
@@ -65,11 +63,11 @@ def message_shape(row: Mapping[str, Any], session: UUID | None = None) -> dict[s
 
 def session_json(
     id: int, session_id: UUID, owner_id: int, owner_public_id: UUID, workspace_id: UUID, title: str,
-    pocket: str | None, group: str | None, agent: str | None, metadata: dict[str, Any] | str,
+    pocket: str | None, group: str | None, agent: str | None, metadata: dict[str, Any] | None,
     message_count: int, tokens: int, version: int, last_activity: datetime, created_at: datetime,
     updated_at: datetime, deleted_at: datetime | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Takes SESSION_COLUMNS in their order, `metadata` as an object or as the text of one."""
+    """Takes SESSION_COLUMNS in their order."""
     return {
         "id": id,
         "session_id": session_id,
@@ -80,7 +78,7 @@ def session_json(
         "pocket": pocket,
         "group": group,
         "agent": agent,
-        "metadata": loads(metadata) if isinstance(metadata, str) else metadata,
+        "metadata": metadata,
         "message_count": message_count,
         "tokens": tokens,
         "version": version,
@@ -93,11 +91,10 @@ def session_json(
 
 def message_json(
     session: UUID, id: int, session_id: int, position: int, role: str, content: str, tool_name: str | None,
-    trace_id: str | None, span_id: str | None, tokens: int, metadata: dict[str, Any] | str, status: str,
+    trace_id: str | None, span_id: str | None, tokens: int, metadata: dict[str, Any] | None, status: str,
     version: int, created_at: datetime, updated_at: datetime, deleted_at: datetime | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Takes the session's UUID and MESSAGE_COLUMNS in their order, `metadata` as an object or as the text of one.
-    Of a deleted message what `since_version` shows."""
+    """Takes the session's UUID, and MESSAGE_COLUMNS in their order. Of a deleted message it shows less."""
     if deleted_at:
         return {"id": id, "position": position, "version": version, "deleted": True}
     return {
@@ -111,7 +108,7 @@ def message_json(
         "trace_id": trace_id,
         "span_id": span_id,
         "tokens": tokens,
-        "metadata": loads(metadata) if isinstance(metadata, str) else metadata,
+        "metadata": metadata,
         "status": status,
         "version": version,
         "created_at": created_at if created_at.microsecond else wire_time(created_at),

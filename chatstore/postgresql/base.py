@@ -9,20 +9,30 @@ from __future__ import annotations
 import select
 from typing import Any, ClassVar
 
+import orjson
 from django.db.backends.postgresql import base, operations
 from django.db.backends.postgresql.psycopg_any import get_adapters_template
 from django.db.backends.utils import CursorWrapper
 from psycopg import Connection, Cursor, OperationalError, adapters, errors, pq
-from psycopg.adapt import AdaptersMap
+from psycopg.abc import Buffer
+from psycopg.adapt import AdaptersMap, Loader
 from psycopg_pool import ConnectionPool
 
 from chatstore.postgresql.schema import DatabaseSchemaEditor
 
 
+class JsonLoader(Loader):
+    """Where Django has text, which `JSONField` then reads by json in five times the time."""
+
+    def load(self, data: Buffer) -> Any:
+        return orjson.loads(data)
+
+
 def adapters_of_bound() -> AdaptersMap:
-    """Django's, but for times: psycopg's own loader takes a sixteenth of the time of Django's. It gives them in
-    the connection's time zone, which Django sets to UTC."""
+    """Django's, but for JSON and times. psycopg's own loader of times takes a sixteenth of the time of Django's,
+    and gives them in the connection's time zone, which Django sets to UTC."""
     found = AdaptersMap(get_adapters_template(True, None))
+    found.register_loader("jsonb", JsonLoader)
     if loader := adapters.get_loader(adapters.types["timestamptz"].oid, pq.Format.TEXT):
         found.register_loader("timestamptz", loader)
     return found

@@ -83,16 +83,15 @@ PERSONAL = CompiledQuery(
     )
 )
 # Planned for each owner: most have so few sessions that a plan for anybody would sort them all.
-OWN = CompiledQuery(own_rows, prepare=False, json_as_text=True)
+OWN = CompiledQuery(own_rows, prepare=False)
 OWN_BEYOND = CompiledQuery(
     lambda: own_rows().filter(beyond(NEWEST_FIRST, [of(Session, "updated_at"), of(Session, "id")])),
     prepare=False,
-    json_as_text=True,
 )
 
 
 def rows_in_order(messages: Callable[[], MessageQuerySet], order: str, columns: Sequence[str]) -> CompiledQuery:
-    return CompiledQuery(lambda: messages().order_by(order).values(*columns), json_as_text=True)
+    return CompiledQuery(lambda: messages().order_by(order).values(*columns))
 
 
 def rows_beyond(messages: Callable[[], MessageQuerySet], order: str, columns: Sequence[str]) -> CompiledQuery:
