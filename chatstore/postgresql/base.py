@@ -24,8 +24,10 @@ from chatstore.postgresql.schema import DatabaseSchemaEditor
 class JsonLoader(Loader):
     """Where Django has text, which `JSONField` then reads by json in five times the time."""
 
+    format = pq.Format.BINARY
+
     def load(self, data: Buffer) -> Any:
-        return orjson.loads(data)
+        return orjson.loads(memoryview(data)[1:])  # The first byte is the version of jsonb's format, 1.
 
 
 def adapters_of_bound() -> AdaptersMap:
@@ -33,7 +35,7 @@ def adapters_of_bound() -> AdaptersMap:
     and gives them in the connection's time zone, which Django sets to UTC."""
     found = AdaptersMap(get_adapters_template(True, None))
     found.register_loader("jsonb", JsonLoader)
-    if loader := adapters.get_loader(adapters.types["timestamptz"].oid, pq.Format.TEXT):
+    if loader := adapters.get_loader(adapters.types["timestamptz"].oid, pq.Format.BINARY):
         found.register_loader("timestamptz", loader)
     return found
 
@@ -56,9 +58,14 @@ class BoundedConnection(Connection[Any]):
 
 
 class BoundCursor(base.CursorMixin, Cursor[Any]):
-    """Binds parameters in the server."""
+    """Binds parameters in the server, and takes rows in their binary form: to write times and UUIDs as text was a
+    quarter of PostgreSQL's work for a list of sessions."""
 
     adapters = adapters_of_bound()
+
+    def __init__(self, connection: Connection[Any]) -> None:
+        super().__init__(connection)
+        self.format = pq.Format.BINARY
 
 
 class PreparedCursor(BoundCursor):
