@@ -49,7 +49,8 @@ class UserQuerySet(models.QuerySet["User"]):
         return self.with_powers().filter(Q(pk=caller.pk) | Q(has_powers=False))
 
     def with_role_in(self, workspace: UUID) -> Self:
-        """Each row with `role_in`: the user's role in the workspace with this public id, None for a stranger."""
+        """Each row with `role_in`: the user's role in the workspace with this public id; None for a stranger, or
+        where there is none."""
         roles = Membership.objects.filter(user=OuterRef("pk"), workspace__public_id=workspace)
         return self.annotate(role_in=models.Subquery(roles.values("role")))
 
@@ -105,8 +106,8 @@ class User(AbstractUser, Retryable):
 
     # The public id of the one workspace that counts, where a service token of that workspace acts for the user.
     confined_to: UUID | None = None
-    has_powers: bool  # Set by with_powers().
-    role_in: str | None  # Set by with_role_in().
+    has_powers: bool  # As with_powers() has it.
+    role_in: str | None  # As with_role_in() has it.
 
     REQUIRED_FIELDS: ClassVar[list[str]] = ["email"]
     objects: ClassVar[UserManager] = UserManager()

@@ -42,6 +42,8 @@ WAITING_SHARE: Final = 0.5
 AT_ONCE: Final = 4
 # A request that takes longer waits for something, or streams: another begins beside it.
 BRIEF_SECONDS: Final = 0.02
+# Nobody waits longer to begin, however many slow ones came before.
+PATIENCE_SECONDS: Final = 0.1
 
 # A body of so many bytes is read by the loop, too, unless its client waits to be asked for it.
 SMALL_BODY: Final = 16 * 1024
@@ -178,8 +180,9 @@ class Worker(ThreadWorker):
         super().__init__(*args, **kwargs)
         self.places = threading.Semaphore(max(1, int(self.cfg.threads * WAITING_SHARE)))
         self.leaving: deque[Connection] = deque()
-        self.ready: deque[Connection] = deque()
-        self.begun: dict[Connection, float] = {}  # When, by the clock of time.monotonic; the earliest first.
+        # Since when, by the clock of time.monotonic; the earliest first.
+        self.ready: dict[Connection, float] = {}
+        self.begun: dict[Connection, float] = {}
         self.silent_until = float("inf")
 
     @classmethod
@@ -229,7 +232,7 @@ class Worker(ThreadWorker):
     def enqueue_req(self, conn: Connection) -> None:
         """Give the connection to a thread as soon as the head of a request is there, and others have ended."""
         if conn.has_head():
-            self.ready.append(conn)
+            self.ready[conn] = time.monotonic()
             self.begin_ready()
             return
         conn.timeout = time.monotonic() + HEAD_SECONDS
@@ -238,20 +241,24 @@ class Worker(ThreadWorker):
         self.poller.register(conn.sock, selectors.EVENT_READ, more)
 
     def begin_ready(self) -> None:
-        now = time.monotonic()
-        while self.ready:
+        while self.ready and self.seconds_to_begin() <= 0:
             if len(self.begun) >= AT_ONCE:
-                earliest, began = next(iter(self.begun.items()))
-                if now - began < BRIEF_SECONDS:
-                    return
-                del self.begun[earliest]
-            conn = self.ready.popleft()
-            self.begun[conn] = now
+                del self.begun[next(iter(self.begun))]
+            conn = next(iter(self.ready))
+            del self.ready[conn]
+            self.begun[conn] = time.monotonic()
             super().enqueue_req(conn)
+
+    def seconds_to_begin(self) -> float:
+        """How long the first of those that are ready waits yet, unless one ends before."""
+        if len(self.begun) < AT_ONCE:
+            return 0
+        begun, ready = next(iter(self.begun.values())), next(iter(self.ready.values()))
+        return min(begun + BRIEF_SECONDS, ready + PATIENCE_SECONDS) - time.monotonic()
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         if self.ready:
-            timeout = min(timeout, BRIEF_SECONDS)
+            timeout = min(timeout, max(0.0, self.seconds_to_begin()))
         super().wait_for_and_dispatch_events(timeout)
         self.begin_ready()
 

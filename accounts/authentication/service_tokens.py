@@ -27,12 +27,12 @@ NO_NAME = {"\0", "\N{REPLACEMENT CHARACTER}"}
 log = structlog.get_logger("chatstore.authentication")
 
 
-def users(named: Callable[[UserQuerySet], UserQuerySet]) -> CompiledQuery:
-    """Those that `named` finds, with what `objection` asks."""
+def users_found(find: Callable[[UserQuerySet], UserQuerySet]) -> CompiledQuery:
+    """Those that `find` leaves, with what `objection` asks."""
     workspace: Any = Parameter("workspace", Workspace, "public_id")
     return CompiledQuery(
         lambda: (
-            named(User.objects.all())
+            find(User.objects.all())
             .with_powers()
             .with_role_in(workspace)
             .values(*columns_of(User), "has_powers", "role_in")
@@ -48,8 +48,8 @@ def of_digest() -> Any:
 
 # Every request of a back end asks the first, and one of the others.
 OF_DIGEST = CompiledQuery(of_digest)
-BY_IDENTITY = users(identified)
-BY_PUBLIC_ID = users(lambda users: users.filter(public_id=Parameter("public_id", User, "public_id")))
+BY_IDENTITY = users_found(identified)
+BY_PUBLIC_ID = users_found(lambda users: users.filter(public_id=Parameter("public_id", User, "public_id")))
 
 
 def service_of(text: str) -> ServiceToken | None:

@@ -21,7 +21,8 @@ from chatstore.http.times import wire_time
 
 PAGE_PARAMETERS = ("limit", "skip", "cursor")
 MAX_SKIP = 2**31 - 1
-# Reads rows: those after the one with this key (None: from the first on), how many to skip, how many at most.
+# Reads rows, or their JSON where it has the names of the `keyset`: those after the one with this key (None: from
+# the first on), how many to skip, how many at most.
 Read = Callable[[Sequence[Any] | None, int, int], list[dict[str, Any]]]
 SIGNER = signing.Signer(salt="chatstore.http.pagination")
 

@@ -6,7 +6,6 @@ import selectors
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing
@@ -109,7 +108,7 @@ class Begun(Worker):
     """The part of a worker that says which requests begin."""
 
     def __init__(self, ready: list[Any]) -> None:
-        self.ready, self.begun = deque(ready), {}
+        self.ready, self.begun = dict.fromkeys(ready, time.monotonic()), {}
         self.poller = selectors.DefaultSelector()
 
 
@@ -138,10 +137,23 @@ def test_few_requests_begin_at_once(many: list[Any], given: list[Any]) -> None:
     assert given == many[:-1]
 
 
-def test_beside_those_that_wait_others_begin_soon(many: list[Any], given: list[Any]) -> None:
-    server, began = Begun(many), time.monotonic()
+@pytest.mark.parametrize("count", [6, 200])
+def test_behind_slow_ones_nobody_waits_long(monkeypatch: pytest.MonkeyPatch, given: list[Any], count: int) -> None:
+    """None of them ends."""
+    now = 1000.0
+    monkeypatch.setattr("chatstore.worker.time.monotonic", lambda: now)
+    many: list[Any] = [Asking() for _ in range(count)]
+    server, waited = Begun(many), list[float]()
+
+    def wait(_: Worker, timeout: float) -> None:
+        nonlocal now
+        waited.append(timeout)
+        now += timeout
+
+    monkeypatch.setattr(ThreadWorker, "wait_for_and_dispatch_events", wait)
     server.begin_ready()
-    while len(given) < len(many):
+    while len(given) < count:
         server.wait_for_and_dispatch_events(10)
     assert given == many
-    assert time.monotonic() - began < 5
+    assert waited[0] == pytest.approx(worker.BRIEF_SECONDS)
+    assert sum(waited) <= worker.PATIENCE_SECONDS + 0.001

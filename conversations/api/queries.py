@@ -1,4 +1,4 @@
-"""What the API reads: whole rows for one thing, plain columns for a page."""
+"""What the API reads: whole rows for one thing, JSON or plain columns for a page."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def of(model: type[Model], field: str) -> Any:
     return Parameter(field, model, field)
 
 
-# What every request asks, compiled once. The rest of this module says the same of any caller and any filter.
+# What every request asks, compiled once. The rest of this module says the same of any filter.
 
 
 def whole(sessions: SessionQuerySet) -> QuerySet[Any, Any]:

@@ -144,7 +144,7 @@ class DeletedMessageSerializer(serializers.Serializer[Any]):
 
 
 def row_of(message: Message) -> dict[str, Any]:
-    """A message instance, its session at hand, as the row that `queries.py` would select."""
+    """A message instance, its session at hand, as a row of `values()`."""
     return {**vars(message), "session__session_id": message.session.session_id}
 
 

@@ -6,16 +6,19 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from django.db import transaction
 
 from accounts.authentication.api_tokens import WITH_PERSON
-from accounts.models import User
+from accounts.authentication.service_tokens import BY_PUBLIC_ID, OF_DIGEST
+from accounts.models import User, Workspace
 from chatstore.compiled import CompiledQuery
 from chatstore.http.pagination import KeysetPagination
 from chatstore.retries import Retry
+from chatstore.tests.matrix_world import Acting, service
 from conftest import Caller, new_session, row
 from conversations import services
 from conversations.api import queries
@@ -43,6 +46,7 @@ PAGES = ["", "&limit=1", "&limit=2&skip=1", "&skip=100"]
 
 Page = tuple[bytes, str | None, str | None]
 Ask = Callable[[str], list[Page]]
+AskAs = Callable[[Caller, str], list[Page]]
 
 
 @pytest.fixture
@@ -73,20 +77,25 @@ def session(alice: Caller, mallory: Caller) -> Session:
 
 
 @pytest.fixture
-def ask(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> Ask:
+def ask(alice: Caller, ask_as: AskAs) -> Ask:
+    return partial(ask_as, alice)
+
+
+@pytest.fixture
+def ask_as(monkeypatch: pytest.MonkeyPatch) -> AskAs:
     """Asks for a list, page by page, or for one thing: both ways."""
 
-    def both(path: str) -> list[Page]:
+    def both(caller: Caller, path: str) -> list[Page]:
         with monkeypatch.context() as patched:
             patched.delattr(KeysetPagination, "reading")
             used = compiled_queries(patched)
-            compiled = pages(alice, path)
+            compiled = pages(caller, path)
             assert used, "What is compiled was not asked."
         with monkeypatch.context() as patched:
             patched.setattr(ConversationViewSet, "is_plain", lambda *_: False)
             patched.setattr(queries, "session_named", built)
             used = compiled_queries(patched)
-            assert pages(alice, path) == compiled
+            assert pages(caller, path) == compiled
             assert not used, "What is compiled was asked."
         return compiled
 
@@ -107,7 +116,7 @@ def compiled_queries(monkeypatch: pytest.MonkeyPatch) -> list[CompiledQuery]:
     tuples = CompiledQuery.tuples
 
     def noted(query: CompiledQuery, **values: Any) -> list[Sequence[Any]]:
-        if query is not WITH_PERSON:
+        if query not in (WITH_PERSON, OF_DIGEST, BY_PUBLIC_ID):
             used.append(query)
         return tuples(query, **values)
 
@@ -160,6 +169,27 @@ def test_the_messages_of_a_trace(session: Session, ask: Ask, order: str, page: s
     ids = [row["id"] for row in found]
     assert ids == sorted(ids, reverse=bool(order))
     assert len(found) == {"&limit=2&skip=1": 5, "&skip=100": 0}.get(page, 6)
+
+
+@pytest.mark.parametrize(
+    ("path", "count"),
+    [
+        ("/api/sessions/?limit=2", 3),
+        ("/api/sessions/{pk}/messages/?limit=1", 2),
+        ("/api/messages/?trace_id=t&limit=2", 6),
+        ("/api/messages/?trace_id=t&limit=4&order=desc", 6),
+    ],
+)
+def test_what_a_service_of_a_workspace_sees(
+    session: Session, alice: Caller, shared: Workspace, ask_as: AskAs, path: str, count: int
+) -> None:
+    inside = {new_session(alice, shared).pk for _ in range(3)}
+    for made in Session.objects.filter(pk__in=inside):
+        services.append(made, SAID[:2])
+    confined = Acting(service(workspace=shared), alice.user.public_id)
+    found = rows_of(ask_as(confined, path.format(pk=min(inside))))
+    assert len(found) == count
+    assert {row["id"] if "title" in row else row["session_id"] for row in found} <= inside
 
 
 def test_every_field_is_there_and_is_null_where_it_may_be(session: Session, ask: Ask) -> None:
