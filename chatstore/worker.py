@@ -14,6 +14,7 @@ import selectors
 import signal
 import socket
 import struct
+import sys
 import threading
 import time
 from collections import deque
@@ -35,6 +36,8 @@ BYTES_PER_SECOND: Final = 16 * 1024
 MAX_HEAD: Final = 64 * 1024
 # For a client that is told to go.
 LEAVE_SECONDS: Final = 2
+# Of a thread at Python's lock, while a worker ends.
+SHORT_TURN_SECONDS: Final = 0.00001
 # Of the threads, those that may wait for clients at once: the others serve whoever is quick.
 WAITING_SHARE: Final = 0.5
 # Requests that are begun at once. Threads take turns at Python's lock: with more there are more turns, and more of
@@ -218,6 +221,9 @@ class Worker(ThreadWorker):
         super().set_accept_enabled(enabled)
         if not enabled and not self.alive:
             self.silent_until = min(self.silent_until, time.monotonic() + LEAVE_SECONDS)
+            # Whoever comes between the last look and the close is reset: it must not take until a thread ends its
+            # turn, of 5 ms.
+            sys.setswitchinterval(SHORT_TURN_SECONDS)
             for listener in self.sockets:
                 self.accept_all(listener)
                 listener.close()
