@@ -172,8 +172,10 @@ def migrations_under_load(
     rate: float = 50,
     hold: float = 5,
     longest: float = 1.0,
+    one_by_one: bool = True,
 ) -> Result:
-    """`longest`: seconds that a write may wait."""
+    """`longest`: seconds that a write may wait. Not `one_by_one`: all at once, forwards only, beside somebody who
+    has written to conversations."""
     server, began = KillablePostgres(), time.monotonic()
     try:
         url = server.start()
@@ -181,7 +183,10 @@ def migrations_under_load(
         load(url, messages)
         before = rows_of(url)
         with writing(url, seed, rate) as writers:
-            steps = there_and_back(url, writers, hold)
+            if one_by_one:
+                steps = there_and_back(url, writers, hold)
+            else:
+                steps = [step(url, writers, "all", [], "a writer", WRITE[2:], hold)]
         manage(url, "migrate", "--check", "--verbosity", "0")
         lost = max(0, len(writers.waited) - (rows_of(url) - before))
         wrong = check_store(url, *KEPT)
