@@ -77,11 +77,10 @@ class ApiTokenViewSet(StrictViewSet):
         self.check_query()
         if not settings.ENVIRONMENT.api_tokens:
             raise Refused("This installation takes no API tokens.", code="api_tokens_off")
-        serializer = ApiTokenSerializer(data=body_of(request))
-        serializer.is_valid(raise_exception=True)
-        retry = retry_of(request, "me/tokens", serializer.validated_data)
+        said = ApiTokenSerializer.validated(body_of(request))
+        retry = retry_of(request, "me/tokens", said)
         try:
-            token, text = services.issue_token(caller(request), serializer.validated_data, retry)
+            token, text = services.issue_token(caller(request), said, retry)
         except services.ExpiryPassed:
             raise Invalid("body", {"expires_at": ["Must be in the future."]}) from None
         body = ApiTokenSerializer(token).data | {"token": text}
@@ -169,11 +168,10 @@ class UserViewSet(StrictViewSet):
     def create(self, request: Request) -> Response:
         """Needs Django's permission to add users. The user has no password and a personal workspace."""
         self.check_query()
-        serializer = UserSerializer(data=body_of(request))
-        serializer.is_valid(raise_exception=True)
-        retry = retry_of(request, "users", serializer.validated_data)
+        said = UserSerializer.validated(body_of(request))
+        retry = retry_of(request, "users", said)
         try:
-            user, created = services.make_user(caller(request), serializer.validated_data, retry)
+            user, created = services.make_user(caller(request), said, retry)
         except services.UsernameTaken:
             raise Invalid("body", {"username": ["Is taken."]}) from None
         headers = None if created else {REPLAYED: "true"}
@@ -188,9 +186,7 @@ class UserViewSet(StrictViewSet):
     def partial_update(self, request: Request, ref: str) -> Response:
         """One's own name and email; with Django's permission to change users anybody's, and `is_active`."""
         user = self.user_of(ref)
-        serializer = UserSerializer(user, data=body_of(request), partial=True)
-        serializer.is_valid(raise_exception=True)
-        changes = serializer.validated_data
+        changes = UserSerializer.validated(body_of(request), partial=True)
         if changes.pop("username", user.username) != user.username:
             raise Invalid("body", {"username": ["Cannot change."]})
         if "is_active" in changes and not caller(request).has_perm("accounts.change_user"):

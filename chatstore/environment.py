@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import dj_database_url
@@ -58,6 +58,10 @@ class Environment(BaseSettings):
         hide_input_in_errors=True,
         frozen=True,
     )
+
+    # Django's settings ask each value that they hand out whether it says otherwise, and pydantic takes long to say
+    # that it has no such attribute.
+    _mask_wrapped: ClassVar[bool] = True
 
     env: Literal["development", "staging", "production"] = Field(
         "development",

@@ -7,6 +7,7 @@ https://docs.djangoproject.com/en/5.2/ref/settings/
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import ValidationError
 
 from chatstore.environment import BASE_DIR, DEVELOPMENT_SECRET_KEY, Environment, databases
-from chatstore.http.logs import LOG_PROCESSORS, exception_without_values, without_tokens
+from chatstore.http.logs import LOG_PROCESSORS, EventFormatter, exception_without_values, without_tokens
 
 try:
     ENVIRONMENT = Environment()
@@ -52,7 +53,7 @@ MIDDLEWARE = [
     "chatstore.http.requests.RequestLogMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "corsheaders.middleware.CorsMiddleware",
+    "chatstore.http.cors.CorsMiddleware",
     "chatstore.http.pages.PolicyOfPages",
     "chatstore.http.conditional.ConditionalGetMiddleware",
     "chatstore.http.pages.SessionsOfPages",
@@ -225,7 +226,7 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {
         "structured": {
-            "()": structlog.stdlib.ProcessorFormatter,
+            "()": EventFormatter,
             "foreign_pre_chain": LOG_PROCESSORS,
             "processors": [
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -248,6 +249,10 @@ LOGGING = {
         "django.db.backends": {"level": "INFO"},
     },
 }
+# Nothing that we log names a line of code or a thread, to find out for each line. gunicorn's lines name processes.
+logging.logThreads = logging.logMultiprocessing = False
+logging._srcfile = None
+
 structlog.configure(
     processors=[*LOG_PROCESSORS, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
     logger_factory=structlog.stdlib.LoggerFactory(),

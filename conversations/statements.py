@@ -10,10 +10,12 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from django.db import DEFAULT_DB_ALIAS, connection, connections
-from django.db.models import Field, Model
+from django.db.models import CharField, Field, Model, TextField
 
 from chatstore.compiled import fetched
 from conversations.models import Message, Session
+
+TEXT = (CharField, TextField)
 
 
 class Counted(NamedTuple):
@@ -47,9 +49,13 @@ def written(model: type[Model]) -> list[Field[Any, Any]]:
 
 
 def prepared(fields: list[Field[Any, Any]], row: Model) -> list[Any]:
-    """A row's values as the driver takes them."""
+    """A row's values as the driver takes them. Text is as it goes, and so is nothing."""
     values, backend = vars(row), connections[DEFAULT_DB_ALIAS]
-    return [field.get_db_prep_save(values[field.attname], backend) for field in fields]
+    return [
+        value if value is None or isinstance(field, TEXT) else field.get_db_prep_save(value, backend)
+        for field in fields
+        for value in (values[field.attname],)
+    ]
 
 
 # The lock and the counters of an append

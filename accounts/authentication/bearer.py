@@ -36,7 +36,7 @@ class BearerAuthentication(BaseAuthentication):
         if not bearer:
             raise invalid_token("The Authorization header must be: Bearer, a space, one token.")
         text = bearer[1].decode("ascii")
-        on_behalf_of = request.headers.get("X-On-Behalf-Of")
+        on_behalf_of = request.META.get("HTTP_X_ON_BEHALF_OF")
         if service := service_tokens.service_of(text):
             user = service_tokens.user_for(service, on_behalf_of)
             structlog.contextvars.bind_contextvars(service=service.name)

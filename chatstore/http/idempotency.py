@@ -21,7 +21,7 @@ def retry_of(request: Request, route: str, content: Any) -> Retry | None:
 
     `route` names the operation, `content` is the validated body: JSON types only.
     """
-    key = request.headers.get("Idempotency-Key")
+    key = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if key is None:
         return None
     if not KEY.fullmatch(key):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sqlite3
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from django.db import Error as DatabaseError
@@ -62,6 +63,18 @@ def exception_without_values(_: WrappedLogger, __: str, event: EventDict) -> Eve
 def without_tokens(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """structlog processor: what somebody put a token into that is logged, a path say, is logged without it."""
     return {name: TOKENS.sub("[token]", said) if isinstance(said, str) else said for name, said in event.items()}
+
+
+class EventFormatter(structlog.stdlib.ProcessorFormatter):
+    """As structlog's own, which makes a second record of each event to format it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if not hasattr(record, "_logger"):  # Of somebody who knows nothing of structlog.
+            return super().format(record)
+        event: Any = {**cast("EventDict", record.msg), "_record": record, "_from_structlog": True}
+        for processor in self.processors:
+            event = processor(None, record.levelname, event)
+        return str(event)
 
 
 def log_statement(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:

@@ -17,7 +17,7 @@ class AlwaysJSON(BaseContentNegotiation):
         charset = parameters.strip().lower().replace('"', "").replace(" ", "")
         if media_type.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
             return None
-        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        if request.META.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
             return None
         return next(iter(parsers))
 

@@ -109,6 +109,14 @@ class DatabaseWrapper(base.DatabaseWrapper):
             found.connection_class = BoundedConnection
         return found
 
+    def get_connection_params(self) -> dict[str, Any]:
+        """Nothing for a connection of the pool, which has been told: each request asks."""
+        return {} if self.alias in self._connection_pools else super().get_connection_params()  # type: ignore[attr-defined]
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        if self.connection.autocommit != autocommit:  # Those of the pool are begun so.
+            super()._set_autocommit(autocommit)  # type: ignore[misc]
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection[Any]:
         """A connection that is alive. Where PostgreSQL has gone, what it said last waits in the socket."""
         while True:

@@ -1,13 +1,11 @@
 """What the JSON of sessions and messages looks like, both ways (contract 2 and 3).
 
-Input passes through the fields. Output does not: `to_representation` shapes a row, a mapping of columns as
-`queries.py` selects them or a model instance, in one step (10.9 against 3.1 ms of CPU for 100 messages).
-A test holds the shapes to the declared fields.
+Input passes through the fields. Output is declared here and made by `conversations.shapes`, in one step from a row
+(3.1 instead of 10.9 ms of CPU for 100 messages).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
@@ -23,8 +21,8 @@ from chatstore.http.fields import (
 )
 from chatstore.http.times import TimeField
 from chatstore.ids import UUID_TEXT, uuid_of
-from conversations.models import DEFAULT_TITLE, Message, Session
-from conversations.shapes import message_shape, session_shape
+from conversations.models import DEFAULT_TITLE, Message
+from conversations.shapes import message_shape
 
 MAX_TOKENS = 2**31 - 1
 MAX_BATCH = 500
@@ -57,6 +55,20 @@ class PublicIdField(StrictCharField):
         return found
 
 
+# Of a session, where the body has another name.
+COLUMNS = {"pocket_id": "pocket", "group_id": "group", "agent_id": "agent"}
+
+
+def by_column(body: dict[str, Any]) -> dict[str, Any]:
+    """What a session's validated body says, by column."""
+    return {COLUMNS.get(name, name): value for name, value in body.items()}
+
+
+def shape_of(message: Message) -> dict[str, Any]:
+    """The JSON of an instance, its session at hand."""
+    return message_shape(vars(message), message.session.session_id)
+
+
 class SessionSerializer(StrictSerializer):
     """A conversation, with exact counters over its messages."""
 
@@ -86,17 +98,6 @@ class SessionSerializer(StrictSerializer):
     created_at = TimeField(read_only=True)
     updated_at = TimeField(read_only=True)
     deleted_at = TimeField(read_only=True, allow_null=True)
-
-    # What a create or update may write, by column.
-    COLUMNS = {"pocket_id": "pocket", "group_id": "group", "agent_id": "agent"}
-
-    def to_representation(self, instance: Session | Mapping[str, Any]) -> dict[str, Any]:
-        return session_shape(instance if isinstance(instance, Mapping) else vars(instance))
-
-    @property
-    def columns(self) -> dict[str, Any]:
-        """The validated body by column, without what was absent."""
-        return {self.COLUMNS.get(name, name): value for name, value in self.validated_data.items()}
 
 
 class SessionUpdateSerializer(SessionSerializer):
@@ -130,9 +131,6 @@ class MessageSerializer(StrictSerializer):
     created_at = TimeField(read_only=True)
     updated_at = TimeField(read_only=True)
 
-    def to_representation(self, instance: Message | Mapping[str, Any]) -> dict[str, Any]:
-        return message_shape(instance if isinstance(instance, Mapping) else row_of(instance))
-
 
 class DeletedMessageSerializer(serializers.Serializer[Any]):
     """What `since_version` shows of a message that was deleted after that version."""
@@ -141,11 +139,6 @@ class DeletedMessageSerializer(serializers.Serializer[Any]):
     position = serializers.IntegerField()
     version = serializers.IntegerField()
     deleted = serializers.BooleanField(help_text="Always true.")
-
-
-def row_of(message: Message) -> dict[str, Any]:
-    """A message instance, its session at hand, as a row of `values()`."""
-    return {**vars(message), "session__session_id": message.session.session_id}
 
 
 class BatchSerializer(StrictSerializer):

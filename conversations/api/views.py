@@ -37,7 +37,8 @@ from conversations.api.serializers import (
     SessionRestoreSerializer,
     SessionSerializer,
     SessionUpdateSerializer,
-    row_of,
+    by_column,
+    shape_of,
 )
 from conversations.api.viewsets import MESSAGE_GONE, ConversationViewSet
 from conversations.models import Message, Session, Turn
@@ -92,14 +93,13 @@ class SessionViewSet(ConversationViewSet):
     def create(self, request: Request) -> Response:
         """`{}` is enough."""
         self.check_query()
-        serializer = SessionSerializer(data=body_of(request))
-        serializer.is_valid(raise_exception=True)
-        fields = serializer.columns
+        said = SessionSerializer.validated(body_of(request))
+        fields = by_column(said)
         workspace = self.workspace_of(fields.pop("workspace_id", None) or self.caller.confined_to)
-        asked = {**serializer.validated_data, "workspace_id": str(workspace.public_id)}
+        asked = {**said, "workspace_id": str(workspace.public_id)}
         retry = retry_of(request, "sessions", asked)
         session, new = services.create_session(self.caller, workspace, fields, retry)
-        return created(SessionSerializer(session).data, new)
+        return created(session_shape(vars(session)), new)
 
     def workspace_of(self, public_id: Any) -> Workspace:
         """Where a new session goes: 422 where the caller is no member."""
@@ -115,7 +115,7 @@ class SessionViewSet(ConversationViewSet):
         """By integer id or UUID."""
         session = self.session_named(ref)
         self.check_query()
-        return Response(SessionSerializer(session).data)
+        return Response(session_shape(vars(session)))
 
     @extend_schema(
         operation_id="sessions_update",
@@ -129,15 +129,14 @@ class SessionViewSet(ConversationViewSet):
         may rename other people's."""
         session = self.session_named(ref)
         self.check_query()
-        serializer = SessionUpdateSerializer(data=body_of(request), partial=True)
-        serializer.is_valid(raise_exception=True)
-        changes = present(serializer.columns, clearable=("pocket",))
+        said = SessionUpdateSerializer.validated(body_of(request), partial=True)
+        changes = present(by_column(said), clearable=("pocket",))
         refuse_change("workspace_id", changes.pop("workspace_id", None), session.workspace_id)
         refuse_change("group_id", changes.pop("group", None), session.group)
         refuse_change("agent_id", changes.pop("agent", None), session.agent)
         if set(changes) - {"title"} and not session.is_owned_by(self.caller):
             raise PermissionDenied("Only the owner changes anything but the title.")
-        return Response(SessionSerializer(services.change_session(session, changes)).data)
+        return Response(session_shape(vars(services.change_session(session, changes))))
 
     @extend_schema(
         operation_id="sessions_delete",
@@ -164,8 +163,8 @@ class SessionViewSet(ConversationViewSet):
         """As it was before it was deleted. One that is not deleted stays as it is."""
         session = self.session_named(ref, deleted_too=True)
         self.check_query()
-        SessionRestoreSerializer(data=body_of(request)).is_valid(raise_exception=True)
-        return Response(SessionSerializer(services.restore_session(session)).data)
+        SessionRestoreSerializer.validated(body_of(request))
+        return Response(session_shape(vars(services.restore_session(session))))
 
 
 def present(fields: Mapping[str, Any], clearable: Sequence[str] = ()) -> dict[str, Any]:
@@ -236,7 +235,7 @@ class MessageViewSet(ConversationViewSet):
             return self.get_paginated_response(Turn.objects.shown(found))
         tag = self.tag_of_page(self.of_one)
         # Nobody holds the tag of a page that cannot be; `*` would match it.
-        is_named = request.headers.get("If-None-Match", "").strip() != "*"
+        is_named = request.META.get("HTTP_IF_NONE_MATCH", "").strip() != "*"
         if is_named and (unchanged := get_conditional_response(request._request, tag)) is not None:
             unchanged["ETag"] = tag
             return cast(Response, unchanged)
@@ -290,12 +289,10 @@ class MessageViewSet(ConversationViewSet):
         """Takes the next position of its session."""
         session = self.session_to_write()
         self.check_query()
-        serializer = MessageSerializer(data=body_of(request))
-        serializer.is_valid(raise_exception=True)
-        message = serializer.validated_data
+        message = MessageSerializer.validated(body_of(request))
         retry = retry_of(request, "messages", message)
         messages, new = services.append(session, [message], retry)
-        return created(MessageSerializer(messages[0]).data, new)
+        return created(shape_of(messages[0]), new)
 
     def message_numbered(self, ref: str) -> Message:
         row_id = row_id_of(ref)
@@ -308,18 +305,16 @@ class MessageViewSet(ConversationViewSet):
 
     @extend_schema(operation_id="messages_retrieve", summary="Read a message", tags=["messages"])
     def retrieve(self, request: Request, ref: str) -> Response:
-        (row,) = Turn.objects.shown([row_of(self.message_numbered(ref))])
-        return Response(MessageSerializer(row).data)
+        (message,) = Turn.objects.shown([shape_of(self.message_numbered(ref))])
+        return Response(message)
 
     @extend_schema(operation_id="messages_update", summary="Change a message", tags=["messages"])
     def partial_update(self, request: Request, ref: str) -> Response:
         """`content`, `metadata` (replaced whole), `tokens`, `tool_name`, `trace_id`, `span_id`."""
         message = self.message_numbered(ref)
-        serializer = MessageSerializer(data=body_of(request), partial=True)
-        serializer.is_valid(raise_exception=True)
-        changes = present(serializer.validated_data)
+        changes = present(MessageSerializer.validated(body_of(request), partial=True))
         refuse_change("role", changes.pop("role", None), message.role)
-        return Response(MessageSerializer(services.change_message(message, changes)).data)
+        return Response(shape_of(services.change_message(message, changes)))
 
     @extend_schema(
         operation_id="messages_delete", summary="Delete a message", tags=["messages"], responses={204: None}
@@ -375,9 +370,7 @@ class SessionMessageViewSet(MessageViewSet):
         """All or none, in order, at consecutive positions."""
         session = self.session()
         self.check_query()
-        serializer = BatchSerializer(data=body_of(request))
-        serializer.is_valid(raise_exception=True)
-        batch = serializer.validated_data["messages"]
+        batch = BatchSerializer.validated(body_of(request))["messages"]
         retry = retry_of(request, "messages/batch", batch)
         messages, new = services.append(session, batch, retry)
-        return created(MessageSerializer(messages, many=True).data, new)
+        return created([shape_of(message) for message in messages], new)
