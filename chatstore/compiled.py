@@ -46,8 +46,8 @@ def columns_in(model: type[Model], prefix: str) -> list[tuple[str, str]]:
 def instance_of(model: type[M], row: dict[str, Any], prefix: str = "") -> M:
     """What a row holds of a model: all its columns, by their names with `prefix` before them.
 
-    As `Model.from_db`, which takes more than twice as long: it sets one attribute after the other, for the descriptors
-    of relations that a new instance has not got yet, and tells the listeners of `pre_init` and `post_init`. Only
+    As `Model.from_db`, which takes more than twice as long: it sets one attribute after the other, for
+    related objects that a new instance has not got yet, and tells who listens to `pre_init` and `post_init`. Only
     image fields and generic relations listen.
     """
     found = model.__new__(model)

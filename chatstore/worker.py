@@ -3,7 +3,8 @@
 gunicorn's own gives a thread to each new connection, which then waits for the rest of a request without an end.
 Here the loop that accepts connections reads the heads of requests and small bodies, as they come, and a thread
 takes over where one is whole. A longer body that does not arrive, and an answer that nobody reads, hold a thread
-for so long and no longer.
+for so long and no longer. Few threads serve at once, each one request after the other; where one takes long,
+another serves in its place.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, Final
 
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 # For what the loop reads of a request, in all.
 HEAD_SECONDS: Final = 10
@@ -40,13 +42,15 @@ LEAVE_SECONDS: Final = 2
 SHORT_TURN_SECONDS: Final = 0.00001
 # Of the threads, those that may wait for clients at once: the others serve whoever is quick.
 WAITING_SHARE: Final = 0.5
-# Requests that are begun at once. Threads take turns at Python's lock: with more there are more turns, and more of
+# Threads that serve at once. They take turns at Python's lock: with more there are more turns, and more of
 # PostgreSQL's processes, for the same work.
 AT_ONCE: Final = 4
-# A request that takes longer waits for something, or streams: another begins beside it.
+# A request that takes longer waits for something, or streams: another thread serves beside it.
 BRIEF_SECONDS: Final = 0.02
 # Nobody waits longer to begin, however many slow ones came before.
 PATIENCE_SECONDS: Final = 0.1
+# Between two signs of life to the first process.
+SIGN_SECONDS: Final = 0.5
 
 # A body of so many bytes is read by the loop, too, unless its client waits to be asked for it.
 SMALL_BODY: Final = 16 * 1024
@@ -183,10 +187,15 @@ class Worker(ThreadWorker):
         super().__init__(*args, **kwargs)
         self.places = threading.Semaphore(max(1, int(self.cfg.threads * WAITING_SHARE)))
         self.leaving: deque[Connection] = deque()
+        # Whose request is there; None sends a thread home.
+        self.ready: SimpleQueue[Connection | None] = SimpleQueue()
         # Since when, by the clock of time.monotonic; the earliest first.
-        self.ready: dict[Connection, float] = {}
+        self.ready_since: deque[float] = deque()
         self.begun: dict[Connection, float] = {}
+        # Threads hand connections back to the loop, until it ends.
+        self.handing_back = threading.Lock()
         self.silent_until = float("inf")
+        self.signed = 0.0
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -235,57 +244,110 @@ class Worker(ThreadWorker):
             before = self.nr_conns
             self.accept(listener)
 
+    def run(self) -> None:
+        for _ in range(AT_ONCE):
+            self.tpool.submit(self.serve)
+        try:
+            super().run()
+        finally:
+            for _ in range(AT_ONCE):
+                self.ready.put(None)
+
+    def notify(self) -> None:
+        """gunicorn's own says so at every turn of the loop."""
+        if time.monotonic() - self.signed >= SIGN_SECONDS:
+            super().notify()
+            self.signed = time.monotonic()
+
     def enqueue_req(self, conn: Connection) -> None:
-        """Give the connection to a thread as soon as the head of a request is there, and others have ended."""
+        """Give the connection to a thread as soon as the head of a request is there."""
         if conn.has_head():
-            self.ready[conn] = time.monotonic()
-            self.begin_ready()
+            self.ready_since.append(time.monotonic())
+            self.ready.put(conn)
             return
         conn.timeout = time.monotonic() + HEAD_SECONDS
         self.pending_conns.append(conn)
         more = partial(self.on_pending_socket_readable, conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, more)
 
-    def begin_ready(self) -> None:
-        while self.ready and self.seconds_to_begin() <= 0:
-            if len(self.begun) >= AT_ONCE:
-                del self.begun[next(iter(self.begun))]
-            conn = next(iter(self.ready))
-            del self.ready[conn]
-            self.begun[conn] = time.monotonic()
-            super().enqueue_req(conn)
-
-    def seconds_to_begin(self) -> float:
-        """How long the first of those that are ready waits yet, unless one ends before."""
-        if len(self.begun) < AT_ONCE:
-            return 0
-        begun, ready = next(iter(self.begun.values())), next(iter(self.ready.values()))
-        return min(begun + BRIEF_SECONDS, ready + PATIENCE_SECONDS) - time.monotonic()
-
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        if self.ready:
-            timeout = min(timeout, max(0.0, self.seconds_to_begin()))
-        super().wait_for_and_dispatch_events(timeout)
-        self.begin_ready()
+        super().wait_for_and_dispatch_events(min(timeout, self.relieve()))
+
+    def relieve(self) -> float:
+        """While somebody waits: have another thread serve in the place of the one that has taken longest. In how
+        many seconds to look again."""
+        try:
+            ready = self.ready_since[0]
+        except IndexError:
+            return float("inf")
+        conn, begun = next(iter(list(self.begun.items())), (None, 0.0))
+        if conn is None:  # All are in other threads' hands.
+            return BRIEF_SECONDS
+        left = min(begun + BRIEF_SECONDS, ready + PATIENCE_SECONDS) - time.monotonic()
+        if left > 0:
+            return left
+        if self.begun.pop(conn, None) is not None:  # Unless it has ended in this moment.
+            self.tpool.submit(self.serve)
+        return 0
 
     def on_pending_socket_readable(self, conn: Connection, client: Any) -> None:
         if conn.has_head():
             super().on_pending_socket_readable(conn, client)
 
+    def serve(self) -> None:
+        """In a thread: one request after the other, until another thread serves in its place."""
+        is_relieved = False
+        while not is_relieved and (conn := self.ready.get()):
+            self.ready_since.popleft()
+            self.begun[conn] = time.monotonic()
+            try:
+                stays = self.handle(conn)
+            except BaseException:  # It ends this connection, and not those to come.
+                stays, conn.sock.is_given_up = False, True
+            is_relieved = self.begun.pop(conn, None) is None
+            if not (stays and self.hand_back(conn)):
+                self.method_queue.defer(self.finish, conn, stays)
+
     def handle(self, conn: Connection) -> Any:
-        """In a thread: one request. Whether another one may follow."""
+        """One request. Whether another one may follow."""
         conn.begin_request()
         return super().handle(conn)
 
-    def finish_request(self, conn: Connection, fs: Any) -> None:
-        """gunicorn's own waits two seconds for each client that is told to go, and nobody else is served."""
-        self.begun.pop(conn, None)
-        if conn.sock.is_given_up or fs.cancelled() or fs.exception():
+    def hand_back(self, conn: Connection) -> bool:
+        """To the loop, where nothing is left to do but to wait for the next request."""
+        with self.handing_back:
+            is_quiet = self.alive and not conn.sock.is_given_up and not conn.parser.unreader.buf.getvalue()
+            return is_quiet and self.keep(conn)
+
+    def keep(self, conn: Connection) -> bool:
+        """Have the loop wait for the next request. False where it cannot."""
+        conn.set_timeout()
+        if not self.alive:
+            conn.timeout = min(conn.timeout, time.monotonic() + STOP_KEEPALIVE_LINGER)
+        self.keepalived_conns.append(conn)
+        try:
+            conn.sock.setblocking(False)
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
+        except (OSError, ValueError):  # The socket is closed, the loop is, or the kernel watches no more.
+            self.keepalived_conns.remove(conn)
+            return False
+        return True
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        with self.handing_back:
+            super()._cap_keepalive(deadline)
+
+    def finish(self, conn: Connection, stays: bool) -> None:
+        """In the loop. gunicorn's own waits two seconds for each client that is told to go, and nobody else is
+        served."""
+        if conn.sock.is_given_up:
             self.end(conn)
-        elif fs.result():
-            super().finish_request(conn, fs)
-        else:
+        elif not stays:
             self.take_leave(conn)
+        elif conn.parser.unreader.buf.getvalue():  # Its next request, or a part of it.
+            self.enqueue_req(conn)
+        elif not self.keep(conn):
+            self.end(conn)
 
     def take_leave(self, conn: Connection) -> None:
         """Say that no more comes, and read what the client still sends: a reset could take the answer from it."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from chatstore.http import bodies
 from chatstore.worker import Link, Worker, small_body
 
 pytestmark = pytest.mark.once
+
+real_monotonic = time.monotonic
 
 
 @pytest.fixture
@@ -95,65 +98,128 @@ def test_what_the_loop_waits_for_is_what_a_view_finds_there() -> None:
 
 
 class Asking:
-    """A connection whose request is there."""
+    """A connection whose request is there, and lasts until it is answered."""
 
-    is_given_up = False
+    def __init__(self) -> None:
+        self.answered = threading.Event()
+        self.is_given_up = False
 
     @property
     def sock(self) -> Asking:
         return self
 
+    def has_head(self) -> bool:
+        return True
 
-class Begun(Worker):
-    """The part of a worker that says which requests begin."""
 
-    def __init__(self, ready: list[Any]) -> None:
-        self.ready, self.begun = dict.fromkeys(ready, time.monotonic()), {}
-        self.poller = selectors.DefaultSelector()
+class Serving(Worker):
+    """The part of a worker that says who is served. `given` is what its threads have got."""
+
+    def __init__(self, threads: int = 300) -> None:
+        self.ready, self.ready_since, self.begun = SimpleQueue(), deque(), {}
+        self.tpool = ThreadPoolExecutor(threads)
+        self.method_queue = self
+        self.asked: list[Any] = []
+        self.given: list[Any] = []
+        self.ended: list[tuple[Any, bool]] = []
+
+    def defer(self, finish: Any, conn: Any, stays: bool) -> None:
+        self.ended.append((conn, stays))
+
+    def handle(self, conn: Any) -> bool:
+        self.given.append(conn)
+        conn.answered.wait(10)
+        return False
 
 
 @pytest.fixture
-def many() -> list[Any]:
-    return [Asking() for _ in range(worker.AT_ONCE + 2)]
+def server(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Serving]:
+    server, running = Serving(getattr(request, "param", 300)), threading.Event()
+    monkeypatch.setattr(ThreadWorker, "run", lambda _: running.wait(20))
+    loop = threading.Thread(target=server.run)
+    loop.start()
+    yield server
+    for conn in server.asked:
+        conn.answered.set()
+    running.set()
+    loop.join()
+    server.tpool.shutdown(wait=False)
+    have_gone = until(lambda: not any(thread.is_alive() for thread in server.tpool._threads))
+    for _ in range(300):
+        server.ready.put(None)
+    assert have_gone
 
 
-@pytest.fixture
-def given(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the threads have got."""
-    given: list[Any] = []
-    monkeypatch.setattr(ThreadWorker, "enqueue_req", lambda _, conn: given.append(conn))
-    monkeypatch.setattr(ThreadWorker, "finish_request", lambda *_: None)
-    return given
+def until(is_so: Callable[[], bool]) -> bool:
+    """Whether it becomes so within a moment, and stays so for another."""
+    end = real_monotonic() + 5
+    while not is_so() and real_monotonic() < end:
+        time.sleep(0.001)
+    time.sleep(0.05)
+    return is_so()
 
 
-def test_few_requests_begin_at_once(many: list[Any], given: list[Any]) -> None:
-    server, ended = Begun(many), Future[bool]()
-    server.begin_ready()
-    server.begin_ready()
-    assert given == many[:-2]
-    ended.set_result(True)
-    server.finish_request(many[1], ended)
-    server.begin_ready()
-    assert given == many[:-1]
+def asked(server: Serving, count: int) -> list[Any]:
+    conns: list[Any] = [Asking() for _ in range(count)]
+    server.asked += conns
+    for conn in conns:
+        server.enqueue_req(conn)
+    return conns
+
+
+def test_few_requests_begin_at_once(server: Serving) -> None:
+    conns = asked(server, worker.AT_ONCE + 2)
+    assert until(lambda: server.given == conns[:-2])
+    conns[1].answered.set()
+    assert until(lambda: server.given == conns[:-1])
+    assert server.ended == [(conns[1], False)]
 
 
 @pytest.mark.parametrize("count", [6, 200])
-def test_behind_slow_ones_nobody_waits_long(monkeypatch: pytest.MonkeyPatch, given: list[Any], count: int) -> None:
+def test_behind_slow_ones_nobody_waits_long(monkeypatch: pytest.MonkeyPatch, server: Serving, count: int) -> None:
     """None of them ends."""
-    now = 1000.0
+    began = now = time.monotonic()
     monkeypatch.setattr("chatstore.worker.time.monotonic", lambda: now)
-    many: list[Any] = [Asking() for _ in range(count)]
-    server, waited = Begun(many), list[float]()
+    asked(server, count)
+    waited = list[float]()
+    while len(server.given) < count:
+        assert real_monotonic() - began < 10
+        waited.append(server.relieve())
+        now += waited[-1] if len(server.begun) == worker.AT_ONCE else 0
+        time.sleep(0.0005)
+    assert max(waited) == pytest.approx(worker.BRIEF_SECONDS)
+    assert now - began <= worker.PATIENCE_SECONDS + 0.001
+    assert server.relieve() == float("inf")
 
-    def wait(_: Worker, timeout: float) -> None:
-        nonlocal now
-        waited.append(timeout)
-        now += timeout
 
-    monkeypatch.setattr(ThreadWorker, "wait_for_and_dispatch_events", wait)
-    server.begin_ready()
-    while len(given) < count:
-        server.wait_for_and_dispatch_events(10)
-    assert given == many
-    assert waited[0] == pytest.approx(worker.BRIEF_SECONDS)
-    assert sum(waited) <= worker.PATIENCE_SECONDS + 0.001
+def test_as_many_serve_after_slow_ones_as_before(server: Serving) -> None:
+    slow = asked(server, worker.AT_ONCE + 3)
+    assert until(lambda: server.relieve() == float("inf"))
+    assert server.given == slow
+    for conn in slow:
+        conn.answered.set()
+    assert until(lambda: len(server.ended) == len(slow))
+    quick = asked(server, worker.AT_ONCE + 1)
+    assert until(lambda: server.given == [*slow, *quick[:-1]])
+
+
+def test_an_error_ends_one_connection_and_its_thread_serves_on(
+    monkeypatch: pytest.MonkeyPatch, server: Serving
+) -> None:
+    def fail(conn: Asking) -> bool:
+        raise SystemExit
+
+    monkeypatch.setattr(server, "handle", fail)
+    conns = asked(server, 3 * worker.AT_ONCE)
+    assert until(lambda: sorted(map(id, conns)) == sorted(id(conn) for conn, _ in server.ended))
+    assert all(conn.is_given_up for conn in conns)
+
+
+@pytest.mark.parametrize("server", [1], indirect=True)
+def test_where_all_threads_are_slow_the_loop_does_not_spin(server: Serving) -> None:
+    slow, waiting = asked(server, 2)
+    assert until(lambda: server.given == [slow])
+    assert server.relieve() == 0
+    assert server.relieve() == worker.BRIEF_SECONDS
+    slow.answered.set()
+    assert until(lambda: server.given == [slow, waiting])
