@@ -10,6 +10,7 @@ another serves in its place.
 from __future__ import annotations
 
 import errno
+import math
 import re
 import selectors
 import signal
@@ -49,6 +50,11 @@ AT_ONCE: Final = 4
 BRIEF_SECONDS: Final = 0.02
 # Nobody waits longer to begin, however many slow ones came before.
 PATIENCE_SECONDS: Final = 0.1
+# After new connections: who opens several at once would find them all with the worker that woke up first, and the
+# processors of the others idle.
+OTHERS_FIRST_SECONDS: Final = 0.0005
+# In Linux's struct tcp_info of a port, how many wait for accept().
+WAITING: Final = struct.Struct("24xI")
 # Between two signs of life to the first process.
 SIGN_SECONDS: Final = 0.5
 
@@ -172,6 +178,15 @@ class Connection(TConn):
         self.forget()
 
 
+def waiting_at(listener: Any) -> int:
+    """How many clients wait at a port, of TCP; 0 where the system does not tell."""
+    try:
+        found = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, WAITING.size)
+        return int(WAITING.unpack(found)[0])
+    except (OSError, AttributeError):
+        return 0
+
+
 def small_body(head: bytes) -> int:
     """The length of the body that the loop waits for, after this head; 0 for none."""
     found = None if NOT_WAITED_FOR.search(head) else LENGTH.search(head)
@@ -195,6 +210,7 @@ class Worker(ThreadWorker):
         # Threads hand connections back to the loop, until it ends.
         self.handing_back = threading.Lock()
         self.silent_until = float("inf")
+        self.accepts_from: float | None = None  # While others may look first.
         self.signed = 0.0
 
     @classmethod
@@ -213,6 +229,14 @@ class Worker(ThreadWorker):
         return True
 
     def accept(self, listener: Any) -> None:
+        """Take a share of those who wait, and let the others look first at who comes next."""
+        for _ in range(max(1, math.ceil(waiting_at(listener) / self.cfg.workers))):
+            self.accept_one(listener)
+        if self.cfg.workers > 1:
+            self.accepts_from = time.monotonic() + OTHERS_FIRST_SECONDS
+            super().set_accept_enabled(False)
+
+    def accept_one(self, listener: Any) -> None:
         try:
             accepted, address = listener.accept()
         except OSError as error:
@@ -227,6 +251,8 @@ class Worker(ThreadWorker):
     def set_accept_enabled(self, enabled: bool) -> None:
         """At its end: take whoever waits at the port, and leave it. gunicorn's own keeps it until its last answer,
         and whoever comes meanwhile waits for seconds and is reset. At a reload the master keeps it open."""
+        if enabled and self.accepts_from:
+            return  # gunicorn asks again at the next turn of the loop.
         super().set_accept_enabled(enabled)
         if not enabled and not self.alive:
             self.silent_until = min(self.silent_until, time.monotonic() + LEAVE_SECONDS)
@@ -242,7 +268,7 @@ class Worker(ThreadWorker):
         before = -1
         while self.nr_conns > before:
             before = self.nr_conns
-            self.accept(listener)
+            self.accept_one(listener)
 
     def run(self) -> None:
         for _ in range(AT_ONCE):
@@ -271,6 +297,10 @@ class Worker(ThreadWorker):
         self.poller.register(conn.sock, selectors.EVENT_READ, more)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        if self.accepts_from:
+            left = self.accepts_from - time.monotonic()
+            timeout = max(0.0, min(timeout, left))
+            self.accepts_from = self.accepts_from if left > 0 else None
         super().wait_for_and_dispatch_events(min(timeout, self.relieve()))
 
     def relieve(self) -> float:

@@ -7,6 +7,7 @@ import os
 import selectors
 import signal
 import socket
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,6 +82,33 @@ def test_a_worker_ends_as_at_a_sigterm_where_the_first_process_is_gone(is_gone: 
         signal.signal(signal.SIGTERM, before)
         worker.tmp.close()
     assert seen == signals
+
+
+@pytest.mark.parametrize(("workers", "tells", "taken"), [(1, True, 3), (2, True, 2), (3, True, 1), (2, False, 1)])
+def test_who_opens_many_connections_finds_several_workers(
+    monkeypatch: pytest.MonkeyPatch, workers: int, tells: bool, taken: int
+) -> None:
+    """One that has taken its share lets the others look first, and then looks again by itself."""
+    monkeypatch.setattr("chatstore.worker.OTHERS_FIRST_SECONDS", 0.2)
+    if not tells:  # Systems but Linux.
+        monkeypatch.delattr(socket, "TCP_INFO")
+    listener = socket.create_server(("127.0.0.1", 0))
+    worker = worker_of(os.getppid(), listener)
+    worker.cfg.set("workers", workers)
+    clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+    with selectors.DefaultSelector() as worker.poller:
+        for _ in range(3):
+            worker.set_accept_enabled(True)
+            worker.wait_for_and_dispatch_events(0)
+        assert worker.nr_conns == taken
+        began = time.monotonic()
+        while worker.nr_conns < 3:
+            worker.set_accept_enabled(True)
+            worker.wait_for_and_dispatch_events(10)
+        assert time.monotonic() - began < 5
+    worker.tmp.close()
+    for each in [*clients, *worker.pending_conns, listener]:
+        each.close()
 
 
 def test_a_worker_that_ends_takes_whoever_waits_and_leaves_the_port() -> None:
