@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
@@ -38,9 +39,9 @@ def columns_of(model: type[Model]) -> list[str]:
 
 
 @cache
-def columns_in(model: type[Model], prefix: str) -> list[tuple[str, str]]:
-    """The attribute of each column, and its name in a row."""
-    return [(name, prefix + name) for name in columns_of(model)]
+def values_in(model: type[Model], prefix: str) -> Callable[[dict[str, Any]], Any]:
+    """Takes the values of all columns out of a row."""
+    return itemgetter(*(prefix + name for name in columns_of(model)))
 
 
 def instance_of(model: type[M], row: dict[str, Any], prefix: str = "") -> M:
@@ -53,7 +54,7 @@ def instance_of(model: type[M], row: dict[str, Any], prefix: str = "") -> M:
     found = model.__new__(model)
     found._state = ModelState()
     found._state.adding, found._state.db = False, DEFAULT_DB_ALIAS
-    vars(found).update((name, row[column]) for name, column in columns_in(model, prefix))
+    vars(found).update(zip(columns_of(model), values_in(model, prefix)(row), strict=True))
     return found
 
 

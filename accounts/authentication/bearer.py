@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 
 import structlog
-from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework import HTTP_HEADER_ENCODING
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
@@ -24,12 +25,17 @@ PersonOf = Callable[[str], tuple[User, Credential] | None]
 KINDS: tuple[PersonOf, ...] = (api_tokens.person_of, oidc.person_of, better_auth.person_of)
 
 
+def authorization_of(request: Request) -> bytes:
+    """As DRF's `get_authorization_header`, which spells out all other headers, too."""
+    return str(request.META.get("HTTP_AUTHORIZATION", "")).encode(HTTP_HEADER_ENCODING)
+
+
 class BearerAuthentication(BaseAuthentication):
     """`request.user` is who is acted for, `request.auth` the credential. None where there is no such header,
     401 where it opens nothing, 403 where a service may not act for whom it names."""
 
     def authenticate(self, request: Request) -> tuple[User, Credential] | None:
-        header = get_authorization_header(request).strip()
+        header = authorization_of(request).strip()
         if not header:
             return None
         bearer = BEARER.fullmatch(header)
@@ -47,7 +53,7 @@ class BearerAuthentication(BaseAuthentication):
         return known(user, credential)
 
     def authenticate_header(self, request: Request) -> str:
-        return 'Bearer error="invalid_token"' if get_authorization_header(request) else "Bearer"
+        return 'Bearer error="invalid_token"' if authorization_of(request) else "Bearer"
 
 
 def person_of(text: str) -> tuple[User, Credential]:
