@@ -261,6 +261,8 @@ class Worker(ThreadWorker):
             sys.setswitchinterval(SHORT_TURN_SECONDS)
             for listener in self.sockets:
                 self.accept_all(listener)
+                while waiting_at(listener):  # Python keeps its lock while it asks that, and until it closes.
+                    self.accept_all(listener)
                 listener.close()
             self.sockets = []
 
