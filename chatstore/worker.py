@@ -229,14 +229,19 @@ class Worker(ThreadWorker):
         return True
 
     def accept(self, listener: Any) -> None:
-        """Take a share of those who wait, and let the others look first at who comes next."""
-        for _ in range(max(1, math.ceil(waiting_at(listener) / self.cfg.workers))):
-            self.accept_one(listener)
-        if self.cfg.workers > 1:
+        """Take a share of those who wait, and let the others look first at who comes next. One where the system
+        does not tell how many wait."""
+        waiting, before = waiting_at(listener), self.nr_conns
+        share = min(math.ceil(waiting / self.cfg.workers), self.worker_connections - before)
+        for _ in range(max(1, share)):
+            if not self.accept_one(listener):
+                break
+        if waiting and self.cfg.workers > 1 and self.nr_conns > before:
             self.accepts_from = time.monotonic() + OTHERS_FIRST_SECONDS
             super().set_accept_enabled(False)
 
-    def accept_one(self, listener: Any) -> None:
+    def accept_one(self, listener: Any) -> bool:
+        """Whether there was one."""
         try:
             accepted, address = listener.accept()
         except OSError as error:
@@ -244,9 +249,10 @@ class Worker(ThreadWorker):
                 raise
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 time.sleep(0.05)  # Until others have ended.
-            return
+            return False
         self.nr_conns += 1
         self.enqueue_req(Connection(self.cfg, Link(accepted, self.places), address, listener.getsockname()))
+        return True
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """At its end: take whoever waits at the port, and leave it. gunicorn's own keeps it until its last answer,
@@ -261,16 +267,15 @@ class Worker(ThreadWorker):
             sys.setswitchinterval(SHORT_TURN_SECONDS)
             for listener in self.sockets:
                 self.accept_all(listener)
-                while waiting_at(listener):  # Python keeps its lock while it asks that, and until it closes.
-                    self.accept_all(listener)
+                # Python keeps its lock while it asks that, and until it closes.
+                while waiting_at(listener) and self.accept_one(listener):
+                    pass
                 listener.close()
             self.sockets = []
 
     def accept_all(self, listener: Any) -> None:
-        before = -1
-        while self.nr_conns > before:
-            before = self.nr_conns
-            self.accept_one(listener)
+        while self.accept_one(listener):
+            pass
 
     def run(self) -> None:
         for _ in range(AT_ONCE):

@@ -84,7 +84,7 @@ def test_a_worker_ends_as_at_a_sigterm_where_the_first_process_is_gone(is_gone: 
     assert seen == signals
 
 
-@pytest.mark.parametrize(("workers", "tells", "taken"), [(1, True, 3), (2, True, 2), (3, True, 1), (2, False, 1)])
+@pytest.mark.parametrize(("workers", "tells", "taken"), [(1, True, 3), (2, True, 2), (3, True, 1), (2, False, 3)])
 def test_who_opens_many_connections_finds_several_workers(
     monkeypatch: pytest.MonkeyPatch, workers: int, tells: bool, taken: int
 ) -> None:
