@@ -21,7 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final
@@ -278,9 +278,9 @@ class Worker(ThreadWorker):
             pass
 
     def run(self) -> None:
-        for _ in range(AT_ONCE):
-            self.tpool.submit(self.serve)
         try:
+            for _ in range(AT_ONCE):
+                self.tpool.submit(self.serve)
             super().run()
         finally:
             for _ in range(AT_ONCE):
@@ -315,16 +315,19 @@ class Worker(ThreadWorker):
         many seconds to look again."""
         try:
             ready = self.ready_since[0]
+            conn, begun = next(iter(self.begun.items()), (None, 0.0))
         except IndexError:
             return float("inf")
-        conn, begun = next(iter(list(self.begun.items())), (None, 0.0))
+        except RuntimeError:  # A thread has begun or ended in this moment.
+            return 0
         if conn is None:  # All are in other threads' hands.
             return BRIEF_SECONDS
         left = min(begun + BRIEF_SECONDS, ready + PATIENCE_SECONDS) - time.monotonic()
         if left > 0:
             return left
         if self.begun.pop(conn, None) is not None:  # Unless it has ended in this moment.
-            self.tpool.submit(self.serve)
+            with suppress(RuntimeError):  # The system has no thread for it: one that ends its request serves.
+                self.tpool.submit(self.serve)
         return 0
 
     def on_pending_socket_readable(self, conn: Connection, client: Any) -> None:
@@ -369,6 +372,10 @@ class Worker(ThreadWorker):
             self.keepalived_conns.remove(conn)
             return False
         return True
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        with self.handing_back:
+            super().murder_keepalived(force)
 
     def _cap_keepalive(self, deadline: float) -> None:
         with self.handing_back:
