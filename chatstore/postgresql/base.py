@@ -104,7 +104,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     @property
     def pool(self) -> ConnectionPool[Any] | None:
-        """Asked for five times a request. Django's own looks through the settings each time."""
+        """Asked for several times in a request. Django's own looks through the settings each time."""
         pools: dict[str, ConnectionPool[Any]] = self._connection_pools  # type: ignore[attr-defined]
         found: ConnectionPool[Any] | None = pools.get(self.alias) or super().pool
         if found:

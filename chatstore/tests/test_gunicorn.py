@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import selectors
@@ -109,6 +110,41 @@ def test_who_opens_many_connections_finds_several_workers(
     worker.tmp.close()
     for each in [*clients, *worker.pending_conns, listener]:
         each.close()
+
+
+def test_a_worker_takes_no_more_connections_than_it_may_have() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    worker = worker_of(os.getppid(), listener)
+    worker.worker_connections = 2
+    clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+    with selectors.DefaultSelector() as worker.poller:
+        worker.accept(listener)
+        assert worker.nr_conns == 2
+    worker.tmp.close()
+    for each in [*clients, *worker.pending_conns, listener]:
+        each.close()
+
+
+def test_without_descriptors_a_share_is_not_waited_for_and_a_port_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[float] = []
+
+    def accept() -> Any:
+        tried.append(time.monotonic())
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("chatstore.worker.waiting_at", lambda listener: 100)
+    closed: list[bool] = []
+    listener = SimpleNamespace(accept=accept, close=lambda: closed.append(True))
+    worker = worker_of(os.getppid())
+    worker.sockets = [listener]
+    worker.accept(listener)
+    assert len(tried) == 1
+    worker.alive = False
+    worker.set_accept_enabled(False)
+    worker.tmp.close()
+    assert closed
 
 
 def test_a_worker_that_ends_takes_whoever_waits_and_leaves_the_port() -> None:

@@ -17,8 +17,7 @@ from django.conf import settings as project
 from django.db import IntegrityError, connection, transaction
 from pytest_django import Settings
 
-from chatstore.http import logs
-from chatstore.http.logs import described
+from chatstore.http.logs import EventFormatter, described
 from chatstore.tests.serving import fetch, serving
 from conftest import Caller, new_message
 from conversations.models import Message, Session
@@ -37,9 +36,7 @@ def log(request: pytest.FixtureRequest, settings: Settings) -> Iterator[io.Strin
     if request.param == "json":
         processors = [*processors[:-1], structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(written := io.StringIO())
-    handler.setFormatter(
-        logs.EventFormatter(processors=processors, foreign_pre_chain=configured["foreign_pre_chain"])
-    )
+    handler.setFormatter(EventFormatter(processors=processors, foreign_pre_chain=configured["foreign_pre_chain"]))
     root = logging.getLogger()
     level = root.level
     root.addHandler(handler)

@@ -110,7 +110,7 @@ class ChatViewSet(ChatWingViewSet):
         """Answers when the reply is complete; with `Accept: text/event-stream` as `/api/chat/stream` does. The
         message is stored before the assistant is asked; a client that leaves does not stop the reply. 409 while
         another reply is being written."""
-        if "text/event-stream" in request.META.get("HTTP_ACCEPT", ""):
+        if "text/event-stream" in request.headers.get("Accept", ""):
             return self.stream(request)
         with slot_taken() as slot:
             begun, running = self.begun(request)
